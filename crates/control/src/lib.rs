@@ -1,0 +1,1 @@
+//! The control plane: the only driver of libp2p.

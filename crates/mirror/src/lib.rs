@@ -1,0 +1,1 @@
+//! The OCI distribution API that clients on this node pull from.

@@ -1,0 +1,1 @@
+//! ModelPack artifacts: manifests, layer media types, and unpacking into a directory.

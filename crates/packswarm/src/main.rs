@@ -1,0 +1,2 @@
+//! packswarm.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The role every node has: fetch, verify, store, serve.

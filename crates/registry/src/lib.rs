@@ -1,0 +1,1 @@
+//! Reads from upstream registries: authentication, redirects, ranges and retries.

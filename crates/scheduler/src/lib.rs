@@ -1,0 +1,1 @@
+//! The role that knows who has what and who reads the registry.

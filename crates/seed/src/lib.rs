@@ -1,0 +1,1 @@
+//! The role that reads the registry: a peer with an origin.

@@ -1,0 +1,1 @@
+//! The data plane: QUIC connections between members of one cluster, and pieces over them.
