@@ -32,7 +32,11 @@ impl Bitfield {
     /// No piece.
     pub fn empty(geometry: &Geometry) -> Self {
         let len = geometry.count();
-        Self { bits: vec![0; len.div_ceil(8) as usize], len, ones: 0 }
+        Self {
+            bits: vec![0; len.div_ceil(8) as usize],
+            len,
+            ones: 0,
+        }
     }
 
     /// Every piece.
@@ -52,14 +56,22 @@ impl Bitfield {
         let len = geometry.count();
         let expected = len.div_ceil(8) as usize;
         if bits.len() != expected {
-            return Err(BitfieldError::Length { pieces: len, expected, got: bits.len() });
+            return Err(BitfieldError::Length {
+                pieces: len,
+                expected,
+                got: bits.len(),
+            });
         }
         let spare = expected as u32 * 8 - len;
         if bits.last().is_some_and(|last| last & ((1u16 << spare) - 1) as u8 != 0) {
             return Err(BitfieldError::Excess);
         }
         let ones = bits.iter().map(|byte| byte.count_ones()).sum();
-        Ok(Self { bits: bits.to_vec(), len, ones })
+        Ok(Self {
+            bits: bits.to_vec(),
+            len,
+            ones,
+        })
     }
 
     /// The bytes, as messages and side files carry them.
@@ -143,7 +155,10 @@ mod tests {
     #[test]
     fn refuses_wrong_length_and_excess_bits() {
         let geometry = Geometry::of(11 * 256 * 1024);
-        assert!(matches!(Bitfield::from_bytes(&geometry, &[0; 3]), Err(BitfieldError::Length { .. })));
+        assert!(matches!(
+            Bitfield::from_bytes(&geometry, &[0; 3]),
+            Err(BitfieldError::Length { .. })
+        ));
         assert_eq!(Bitfield::from_bytes(&geometry, &[0, 0x10]), Err(BitfieldError::Excess));
         let full = Bitfield::full(&geometry);
         assert_eq!(Bitfield::from_bytes(&geometry, full.as_bytes()), Ok(full));

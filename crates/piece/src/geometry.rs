@@ -62,7 +62,11 @@ impl Geometry {
 
     /// The piece with this number, if there is one.
     pub const fn piece(&self, number: u32) -> Option<PieceIndex> {
-        if number < self.count() { Some(PieceIndex(number)) } else { None }
+        if number < self.count() {
+            Some(PieceIndex(number))
+        } else {
+            None
+        }
     }
 
     /// All pieces, in order.
@@ -117,7 +121,11 @@ mod tests {
             ((256 << 30) + 1, 8 << 20, 32_769),
         ] {
             let geometry = Geometry::of(size);
-            assert_eq!((geometry.piece_len(), geometry.count()), (piece_len, count), "size {size}");
+            assert_eq!(
+                (geometry.piece_len(), geometry.count()),
+                (piece_len, count),
+                "size {size}"
+            );
         }
     }
 
@@ -133,7 +141,7 @@ mod tests {
             proptest::prop_assert_eq!(geometry.range(last).end, size);
             proptest::prop_assert_eq!(geometry.piece_at(size - 1), Some(last));
             proptest::prop_assert_eq!(geometry.piece_at(size), None);
-            proptest::prop_assert!(geometry.piece_len() % 64 == 0);
+            proptest::prop_assert!(geometry.piece_len().is_multiple_of(64));
             proptest::prop_assert!(u64::from(geometry.count()) <= MAX_PIECES);
         }
     }

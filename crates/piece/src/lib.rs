@@ -8,18 +8,22 @@
 //! This crate does no I/O, reads no clock and holds no global state.
 
 mod bitfield;
+mod chain;
 mod digest;
 mod geometry;
 mod midstate;
 mod node_id;
+mod proven;
 mod run;
 mod verify;
 
 pub use bitfield::{Bitfield, BitfieldError};
+pub use chain::{Chain, ChainError};
 pub use digest::{Digest, ParseDigestError};
 pub use geometry::{Geometry, MAX_PIECE_LEN, MAX_PIECES, MIN_PIECE_LEN, PieceIndex};
 pub use midstate::{Midstate, PrefixHasher};
-pub use node_id::NodeId;
+pub use node_id::{NodeId, ParseNodeIdError};
+pub use proven::{Candidate, Proven, prove, prove_two};
 pub use run::{MAX_RUN, MidstateRun, RunError, SignedRun, Standing};
 pub use verify::{Link, LinkEnd, verify, verify_two};
 

@@ -7,8 +7,9 @@ use sha2::block_api::compress256;
 use crate::{Digest, digest};
 
 /// SHA-256's initial hash value (FIPS 180-4, section 5.3.3): the midstate before the first piece.
-const IV: [u32; 8] =
-    [0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19];
+const IV: [u32; 8] = [
+    0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
+];
 
 /// SHA-256's state after a whole number of 64-byte blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -81,7 +82,10 @@ impl<C> minicbor::Encode<C> for Midstate {
 
 impl<'b, C> minicbor::Decode<'b, C> for Midstate {
     fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        let bytes = d.bytes()?.try_into().map_err(|_| minicbor::decode::Error::message("a midstate has 32 bytes"))?;
+        let bytes = d
+            .bytes()?
+            .try_into()
+            .map_err(|_| minicbor::decode::Error::message("a midstate has 32 bytes"))?;
         Ok(Self::from_bytes(bytes))
     }
 }
@@ -111,7 +115,10 @@ impl PrefixHasher {
     /// If the length of `piece` is no multiple of 64.
     pub fn piece(&mut self, piece: &[u8]) -> Midstate {
         let (blocks, rest) = piece.as_chunks::<64>();
-        assert!(rest.is_empty(), "only a blob's last piece may end inside a block, and that one goes to `last`");
+        assert!(
+            rest.is_empty(),
+            "only a blob's last piece may end inside a block, and that one goes to `last`"
+        );
         self.state = self.state.advance(blocks);
         self.hashed += piece.len() as u64;
         self.state

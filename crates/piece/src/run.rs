@@ -79,7 +79,11 @@ impl SignedRun {
     pub fn sign(run: MidstateRun, key: &SigningKey) -> Result<Self, RunError> {
         check_bounds(&run)?;
         let signature = key.sign(&message(&run)).to_bytes();
-        Ok(Self { run, signer: NodeId::from_bytes(key.verifying_key().to_bytes()), signature })
+        Ok(Self {
+            run,
+            signer: NodeId::from_bytes(key.verifying_key().to_bytes()),
+            signature,
+        })
     }
 
     /// Checks bounds and signature, and gives the run only then.
@@ -108,7 +112,11 @@ impl SignedRun {
 fn check_bounds(run: &MidstateRun) -> Result<(), RunError> {
     let count = run.midstates.len();
     let inside = u64::from(run.first) + count as u64 <= u64::from(run.blob.geometry().count());
-    if run.first >= 1 && (1..=MAX_RUN).contains(&count) && inside { Ok(()) } else { Err(RunError::Bounds) }
+    if run.first >= 1 && (1..=MAX_RUN).contains(&count) && inside {
+        Ok(())
+    } else {
+        Err(RunError::Bounds)
+    }
 }
 
 fn message(run: &MidstateRun) -> Vec<u8> {
@@ -124,7 +132,9 @@ fn message(run: &MidstateRun) -> Vec<u8> {
         }
         Standing::Closed => message.push(1),
     }
-    run.midstates.iter().for_each(|midstate| message.extend_from_slice(&midstate.to_bytes()));
+    run.midstates
+        .iter()
+        .for_each(|midstate| message.extend_from_slice(&midstate.to_bytes()));
     message
 }
 
@@ -134,8 +144,16 @@ mod tests {
     use crate::Digest;
 
     fn run() -> MidstateRun {
-        let blob = Blob { digest: Digest::of(b"x"), size: 10 << 20 };
-        MidstateRun { blob, first: 1, midstates: vec![Midstate::START; 3], standing: Standing::Reader { epoch: 7 } }
+        let blob = Blob {
+            digest: Digest::of(b"x"),
+            size: 10 << 20,
+        };
+        MidstateRun {
+            blob,
+            first: 1,
+            midstates: vec![Midstate::START; 3],
+            standing: Standing::Reader { epoch: 7 },
+        }
     }
 
     #[test]
@@ -161,7 +179,16 @@ mod tests {
     #[test]
     fn boundaries_must_lie_inside_the_blob() {
         let key = SigningKey::from_bytes(&[7; 32]);
-        let with = |first, count| SignedRun::sign(MidstateRun { first, midstates: vec![Midstate::START; count], ..run() }, &key);
+        let with = |first, count| {
+            SignedRun::sign(
+                MidstateRun {
+                    first,
+                    midstates: vec![Midstate::START; count],
+                    ..run()
+                },
+                &key,
+            )
+        };
         assert!(with(0, 1).is_err(), "the IV is never sent");
         assert!(with(1, 0).is_err());
         assert!(with(1, 39).is_ok());
