@@ -1,0 +1,88 @@
+//! Without a scheduler: finding holders through Kademlia, electing a reader, and at last reading the registry oneself.
+
+use std::time::Duration;
+
+use piece::{Digest, NodeId};
+use wire::control::{Holding, Lease, Neighbour, Role};
+
+use super::Node;
+use super::event::Output;
+use crate::rank;
+
+/// A scheduler that is only slow to connect at start is worth this much waiting.
+const GRACE: Duration = Duration::from_secs(1);
+/// Before a reader is elected, those who want the blob get this long to find each other.
+const ELECTION: Duration = Duration::from_secs(4);
+
+impl Node {
+    /// Called for every hungry blob now and then.
+    pub(super) fn look_alone(&mut self, now: Duration, digest: Digest, out: &mut Vec<Output>) {
+        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(wanted) = &mut state.wanted else { return };
+        let Some(alone) = self.reporter.alone_for(now, wanted.progress) else {
+            wanted.looked = None;
+            return;
+        };
+        if alone < GRACE {
+            return;
+        }
+        if wanted.looked.is_none_or(|looked| now >= looked + self.config.find_interval) {
+            if wanted.looked.is_none() {
+                out.push(Output::Provide { digest });
+            }
+            wanted.looked = Some(now);
+            out.push(Output::FindHolders { digest });
+        }
+        let someone_has = state.mates.values().any(|mate| !mate.banned && mate.field.as_ref().is_some_and(|f| !f.is_empty()));
+        if state.origin.is_some() || someone_has {
+            return;
+        }
+        let elected = alone >= ELECTION && self.elected(&digest) == Some(self.me.node);
+        let own = alone >= self.config.origin_wait && self.config.origin_fallback;
+        if elected || own {
+            self.read_alone(digest, out);
+        }
+    }
+
+    /// What Kademlia found.
+    pub(super) fn holders(
+        &mut self,
+        now: Duration,
+        digest: Digest,
+        holders: Vec<(Neighbour, Holding)>,
+        out: &mut Vec<Output>,
+    ) {
+        if !self.blobs.get(&digest).is_some_and(|state| state.is_hungry()) {
+            return;
+        }
+        if let Some((_, holding)) = holders.iter().find(|(_, holding)| holding.pieces > 0 || holding.reading.is_some()) {
+            self.learn_size(digest, holding.blob.size, holding.media_type.clone(), out);
+        }
+        self.links.learn(&digest, holders.into_iter().map(|(neighbour, _)| neighbour).collect(), self.me.node);
+        if let Some(reader) = self.elected(&digest) {
+            let state = self.blobs.get_mut(&digest).expect("checked above");
+            if !state.readers.contains(&reader) && !self.reporter.is_registered() {
+                state.readers.push(reader);
+                out.push(Output::Trust { digest, readers: state.readers.clone() });
+            }
+        }
+        self.connect_more(now, digest, out);
+    }
+
+    /// The reader among those who are known to hold or want the blob, ourselves included: seeds before peers, then by
+    /// rendezvous hashing, so that everybody with the same view elects the same one.
+    fn elected(&self, digest: &Digest) -> Option<NodeId> {
+        let me = (self.me.role == Role::Seed, self.me.node);
+        let others = self.links.known(digest).map(|neighbour| (neighbour.role == Role::Seed, neighbour.node));
+        others
+            .chain([me])
+            .filter(|(seed, _)| *seed || self.config.origin_fallback)
+            .max_by_key(|(seed, node)| (*seed, rank(digest, node), *node))
+            .map(|(_, node)| node)
+    }
+
+    fn read_alone(&mut self, digest: Digest, out: &mut Vec<Output>) {
+        let Some(source) = self.blobs.get(&digest).and_then(|state| state.sources.first().cloned()) else { return };
+        self.open_origin(digest, Lease { epoch: 0, source, resume: None }, out);
+    }
+}

@@ -1,0 +1,152 @@
+//! What neighbours tell each other about a blob: `Holding` once each way, then coalesced `Have`s.
+
+use std::time::Duration;
+
+use piece::{Digest, NodeId, PieceIndex};
+use wire::exchange::{MAX_HAVE_RANGES, Message};
+
+use super::Node;
+use super::event::Output;
+
+impl Node {
+    /// Says what we hold of a blob to one connected neighbour, unless it has heard.
+    pub(super) fn tell(&mut self, to: NodeId, digest: Digest, out: &mut Vec<Output>) {
+        if self.links.get(&to).is_none() {
+            return;
+        }
+        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let (Some(blob), Some(pieces)) = (state.blob(digest), &state.pieces) else { return };
+        let bits = (!pieces.have.is_full()).then(|| pieces.have.as_bytes().to_vec());
+        let wants = state.wanted.is_some() && bits.is_some();
+        let media_type = state.media_type.clone();
+        let mate = state.mate(to);
+        if mate.told {
+            return;
+        }
+        mate.told = true;
+        mate.news.clear();
+        self.links.join(&to, digest);
+        out.push(Output::Send { to, message: Message::Holding { blob, bits, wants, media_type } });
+    }
+
+    /// Says what we hold to every neighbour that takes part in the blob.
+    pub(super) fn tell_mates(&mut self, digest: Digest, out: &mut Vec<Output>) {
+        let mates: Vec<NodeId> =
+            self.blobs.get(&digest).map(|state| state.mates.keys().copied().collect()).unwrap_or_default();
+        for mate in mates {
+            self.tell(mate, digest, out);
+        }
+    }
+
+    /// The blob's file is open: tell everybody who might care.
+    pub(super) fn introduce(&mut self, now: Duration, digest: Digest, out: &mut Vec<Output>) {
+        self.tell_mates(digest, out);
+        self.connect_more(now, digest, out);
+    }
+
+    /// A neighbour said something.
+    pub(super) fn message(&mut self, now: Duration, from: NodeId, message: Message, out: &mut Vec<Output>) {
+        if self.links.get(&from).is_none() {
+            return;
+        }
+        match message {
+            Message::Holding { blob, bits, wants, media_type } => {
+                let Some(state) = self.blobs.get_mut(&blob.digest) else {
+                    out.push(Output::Send { to: from, message: Message::Gone { digest: blob.digest } });
+                    return;
+                };
+                if state.size.is_some_and(|size| size != blob.size) || !state.set_field(from, bits) {
+                    // It means another blob, or lies: either way there is nothing to exchange.
+                    return;
+                }
+                if state.media_type.is_none() {
+                    state.media_type = media_type;
+                }
+                state.mate(from).wants = wants;
+                self.links.join(&from, blob.digest);
+                self.tell(from, blob.digest, out);
+            }
+            Message::Have { digest, ranges } => {
+                if let Some(state) = self.blobs.get_mut(&digest) {
+                    state.add_pieces(from, &ranges[..ranges.len().min(MAX_HAVE_RANGES)]);
+                    let whole = state.mates.get(&from).and_then(|mate| mate.field.as_ref()).is_some_and(|f| f.is_full());
+                    if whole {
+                        state.mate(from).wants = false;
+                    }
+                }
+            }
+            Message::Gone { digest } => {
+                if let Some(state) = self.blobs.get_mut(&digest) {
+                    state.remove_mate(&from);
+                    self.links.leave(&from, &digest);
+                    self.lose_requests_of(now, from, Some(digest), out);
+                }
+            }
+        }
+    }
+
+    /// When the next `Have` about a blob is due.
+    pub(super) fn have_deadline(&self, digest: &Digest) -> Option<Duration> {
+        let mates = self.blobs.get(digest)?.mates.values();
+        mates.filter(|mate| !mate.news.is_empty()).map(|mate| mate.last_have + self.config.have_interval).min()
+    }
+
+    /// Sends the `Have`s that are due: at once to a neighbour that has heard nothing lately, else gathered.
+    pub(super) fn send_news(&mut self, now: Duration, out: &mut Vec<Output>) {
+        let interval = self.config.have_interval;
+        self.newsy.retain(|digest| {
+            let Some(state) = self.blobs.get_mut(digest) else { return false };
+            let mut left = false;
+            for (node, mate) in &mut state.mates {
+                if mate.news.is_empty() {
+                    continue;
+                }
+                if mate.last_have != Duration::ZERO && now < mate.last_have + interval {
+                    left = true;
+                    continue;
+                }
+                mate.last_have = now;
+                let ranges = ranges(&mut mate.news);
+                left |= !mate.news.is_empty();
+                out.push(Output::Send { to: *node, message: Message::Have { digest: *digest, ranges } });
+            }
+            left
+        });
+    }
+}
+
+/// Takes the pieces as ranges, at most a message full of them; the rest stays.
+fn ranges(news: &mut Vec<PieceIndex>) -> Vec<(u32, u32)> {
+    news.sort_unstable();
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    let mut taken = 0;
+    for piece in news.iter().map(|piece| piece.get()) {
+        let full = ranges.len() == MAX_HAVE_RANGES;
+        match ranges.last_mut() {
+            Some((first, count)) if *first + *count == piece => *count += 1,
+            _ if full => break,
+            _ => ranges.push((piece, 1)),
+        }
+        taken += 1;
+    }
+    news.drain(..taken);
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use piece::Geometry;
+
+    #[test]
+    fn pieces_become_ranges_and_the_rest_stays() {
+        let geometry = Geometry::of(8192 * (4 << 20));
+        let piece = |n| geometry.piece(n).unwrap();
+        let mut news = vec![piece(3), piece(1), piece(2), piece(9)];
+        assert_eq!(ranges(&mut news), [(1, 3), (9, 1)]);
+        assert!(news.is_empty());
+        let mut news: Vec<PieceIndex> = (0..3000).map(|n| piece(n * 2)).collect();
+        assert_eq!(ranges(&mut news).len(), MAX_HAVE_RANGES);
+        assert_eq!(news.len(), 3000 - MAX_HAVE_RANGES);
+    }
+}

@@ -1,0 +1,188 @@
+//! Connections to neighbours: whom to dial, and which connection nobody needs any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use piece::{Digest, NodeId};
+use wire::control::Neighbour;
+
+use super::event::Output;
+use super::{Input, Node};
+
+/// Candidates remembered per blob.
+const MAX_KNOWN: usize = 64;
+/// A node that could not be reached is not dialled again before this.
+const REDIAL: Duration = Duration::from_secs(3);
+
+/// All connections of a node, and those it could make.
+#[derive(Debug)]
+pub(super) struct Links {
+    limit: usize,
+    up: BTreeMap<NodeId, Link>,
+    dialling: BTreeSet<NodeId>,
+    /// Whom the scheduler (or Kademlia) named for a blob.
+    known: BTreeMap<Digest, BTreeMap<NodeId, Neighbour>>,
+    unreachable: BTreeMap<NodeId, Duration>,
+    banned: BTreeSet<NodeId>,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Blobs that both ends take part in.
+    blobs: BTreeSet<Digest>,
+    /// Our piece requests under way on it.
+    pub(super) in_flight: usize,
+    /// Requests in a row that were late.
+    pub(super) late: u32,
+    last_used: Duration,
+}
+
+impl Links {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            up: BTreeMap::new(),
+            dialling: BTreeSet::new(),
+            known: BTreeMap::new(),
+            unreachable: BTreeMap::new(),
+            banned: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.up.is_empty() && self.dialling.is_empty()
+    }
+
+    pub(super) fn get(&self, node: &NodeId) -> Option<&Link> {
+        self.up.get(node)
+    }
+
+    pub(super) fn get_mut(&mut self, node: &NodeId) -> Option<&mut Link> {
+        self.up.get_mut(node)
+    }
+
+    /// Remembers candidates for a blob.
+    pub(super) fn learn(&mut self, digest: &Digest, neighbours: Vec<Neighbour>, me: NodeId) {
+        if neighbours.is_empty() {
+            return;
+        }
+        let known = self.known.entry(*digest).or_default();
+        for neighbour in neighbours.into_iter().filter(|neighbour| neighbour.node != me) {
+            if known.len() < MAX_KNOWN || known.contains_key(&neighbour.node) {
+                known.insert(neighbour.node, neighbour);
+            }
+        }
+    }
+
+    /// Those named for a blob.
+    pub(super) fn known(&self, digest: &Digest) -> impl Iterator<Item = &Neighbour> {
+        self.known.get(digest).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// A blob is shared over a connection.
+    pub(super) fn join(&mut self, node: &NodeId, digest: Digest) {
+        if let Some(link) = self.up.get_mut(node) {
+            link.blobs.insert(digest);
+        }
+    }
+
+    /// A blob is no longer shared over a connection.
+    pub(super) fn leave(&mut self, node: &NodeId, digest: &Digest) {
+        if let Some(link) = self.up.get_mut(node) {
+            link.blobs.remove(digest);
+        }
+    }
+
+    /// Whom to forget when a blob is done or gone.
+    pub(super) fn forget(&mut self, digest: &Digest) {
+        self.known.remove(digest);
+    }
+
+    pub(super) fn ban(&mut self, node: NodeId) {
+        self.banned.insert(node);
+    }
+
+    fn may_dial(&self, now: Duration, node: &NodeId) -> bool {
+        !self.up.contains_key(node)
+            && !self.dialling.contains(node)
+            && !self.banned.contains(node)
+            && self.unreachable.get(node).is_none_or(|until| *until <= now)
+            && self.up.len() + self.dialling.len() < self.limit
+    }
+}
+
+impl Node {
+    /// Dials candidates until the blob has its share of neighbours, and introduces the blob to those already connected.
+    pub(super) fn connect_more(&mut self, now: Duration, digest: Digest, out: &mut Vec<Output>) {
+        let Some(state) = self.blobs.get(&digest) else { return };
+        if !state.is_hungry() {
+            return;
+        }
+        let mut room = self.config.neighbours.saturating_sub(state.mates.len());
+        let candidates: Vec<Neighbour> = self.links.known(&digest).cloned().collect();
+        for neighbour in candidates {
+            if self.links.up.contains_key(&neighbour.node) {
+                self.tell(neighbour.node, digest, out);
+            } else if room > 0 && self.links.may_dial(now, &neighbour.node) {
+                room -= 1;
+                self.links.dialling.insert(neighbour.node);
+                out.push(Output::Connect { node: neighbour.node, address: neighbour.data.0 });
+            }
+        }
+    }
+
+    pub(super) fn connected(&mut self, now: Duration, node: NodeId, out: &mut Vec<Output>) {
+        self.links.dialling.remove(&node);
+        self.links.unreachable.remove(&node);
+        self.links.up.insert(node, Link { blobs: BTreeSet::new(), in_flight: 0, late: 0, last_used: now });
+        let shared: Vec<Digest> = self
+            .links
+            .known
+            .iter()
+            .filter(|(digest, known)| {
+                known.contains_key(&node) && self.blobs.get(digest).is_some_and(|state| state.is_hungry())
+            })
+            .map(|(digest, _)| *digest)
+            .collect();
+        for digest in shared {
+            self.tell(node, digest, out);
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, now: Duration, node: NodeId, out: &mut Vec<Output>) {
+        self.links.dialling.remove(&node);
+        if self.links.unreachable.len() >= self.links.limit * 16 {
+            self.links.unreachable.retain(|_, until| *until > now);
+        }
+        self.links.unreachable.insert(node, now + REDIAL);
+        let Some(link) = self.links.up.remove(&node) else { return };
+        for digest in link.blobs {
+            if let Some(state) = self.blobs.get_mut(&digest) {
+                state.remove_mate(&node);
+            }
+        }
+        self.lose_requests(now, node, out);
+        self.uploads.gone(&node, out);
+    }
+
+    /// Closes connections over which nobody has wanted anything for a while.
+    pub(super) fn close_idle(&mut self, now: Duration, out: &mut Vec<Output>) {
+        let mut idle = Vec::new();
+        for (node, link) in &mut self.links.up {
+            let busy = link.in_flight > 0
+                || link.blobs.iter().filter_map(|digest| self.blobs.get(digest)).any(|state| {
+                    state.is_hungry() || state.mates.get(node).is_some_and(|mate| mate.wants)
+                });
+            if busy {
+                link.last_used = now;
+            } else if now.saturating_sub(link.last_used) >= self.config.idle_connection {
+                idle.push(*node);
+            }
+        }
+        for node in idle {
+            out.push(Output::Disconnect { node });
+            self.handle_inner(now, Input::Disconnected { node }, out);
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! Everything one node decides: whom to connect to, what to ask of whom, what to serve, what to read from the registry,
+//! what to tell the scheduler, and what to do when none answers.
+//!
+//! [`Node::handle`] takes one [`Input`] and appends [`Output`]s; [`Node::deadline`] says when [`Input::Tick`] is due. After
+//! every input the machine restores its invariants in one place (`Node::settle`): every idle request slot that could be
+//! used is used, every range of the registry that may be read is being read, every `Have` that is due is sent.
+
+mod alone;
+mod announce;
+mod blob;
+mod config;
+mod doubt;
+mod downloads;
+mod event;
+mod links;
+mod origin;
+mod picker;
+mod reading;
+mod reports;
+mod uploads;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use piece::{Bitfield, Blob, Digest, NodeId};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use wire::control::{Failure, Source, Swarm};
+use wire::exchange::Refusal;
+
+pub use config::Config;
+pub use event::{
+    Ask, FetchId, HoldingNow, Identity, Input, Outcome, Output, ReadingNow, Report, ServeId,
+};
+
+use blob::{BlobState, Pieces, Wanted};
+use downloads::Requests;
+use links::Links;
+use reports::Reporter;
+use uploads::Uploads;
+
+/// Housekeeping that no event triggers (idle connections, lookups, second askings) happens at least this often.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// The state machine of one node.
+#[derive(Debug)]
+pub struct Node {
+    me: Identity,
+    config: Config,
+    rng: ChaCha8Rng,
+    blobs: BTreeMap<Digest, BlobState>,
+    /// Blobs with missing pieces that somebody waits for: those that clients wait for sort first.
+    hungry: BTreeSet<(bool, Digest)>,
+    /// Blobs with `Have`s to send.
+    newsy: BTreeSet<Digest>,
+    links: Links,
+    requests: Requests,
+    uploads: Uploads,
+    reporter: Reporter,
+    next_sweep: Duration,
+}
+
+impl Node {
+    /// A node that knows nothing yet.
+    pub fn new(me: Identity, config: Config, seed: u64) -> Self {
+        Self {
+            me,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            blobs: BTreeMap::new(),
+            hungry: BTreeSet::new(),
+            newsy: BTreeSet::new(),
+            links: Links::new(config.connections),
+            requests: Requests::default(),
+            uploads: Uploads::new(config.upload_slots, config.upload_queue),
+            reporter: Reporter::default(),
+            next_sweep: Duration::ZERO,
+            config,
+        }
+    }
+
+    /// Changes the settings; what is under way goes on under the old ones.
+    pub fn reconfigure(&mut self, config: Config) {
+        self.config = config;
+    }
+
+    /// Takes what happened at `now` and appends what is to be done.
+    pub fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+        self.handle_inner(now, input, out);
+        self.settle(now, out);
+    }
+
+    fn handle_inner(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Want { digest, size, source, urgent } => self.want(now, digest, size, source, urgent, out),
+            Input::Cursor { digest, piece } => {
+                if let Some(wanted) = self.blobs.get_mut(&digest).and_then(|state| state.wanted.as_mut()) {
+                    wanted.cursor = piece;
+                }
+            }
+            Input::Opened { blob, bits, media_type } => self.opened(now, blob, bits, media_type, out),
+            Input::OpenFailed { digest, failure } => self.fail(digest, failure, out),
+            Input::Dropped { digest } => self.dropped(digest, out),
+            Input::Connected { node } => self.connected(now, node, out),
+            Input::Disconnected { node } => self.disconnected(now, node, out),
+            Input::Message { from, message } => self.message(now, from, message, out),
+            Input::Fetched { id, outcome } => self.fetched(now, id, outcome, out),
+            Input::Serve { id, from, digest, piece } => self.serve(id, from, digest, piece, out),
+            Input::Served { id } => self.uploads.ended(id, out),
+            Input::OriginOpened { blob, media_type, access, sequential } => {
+                self.origin_opened(now, blob, media_type, (access, sequential), out);
+            }
+            Input::Settled { digest, piece } => {
+                if let Some(origin) = self.blobs.get_mut(&digest).and_then(|state| state.origin.as_mut()) {
+                    origin.settled(piece);
+                }
+                self.gained(now, digest, piece, out);
+            }
+            Input::ReadFailed { digest, failure } => self.read_failed(digest, failure, out),
+            Input::ChainBroken { digest, bits, vouchers } => self.chain_broken(now, digest, bits, &vouchers, out),
+            Input::Forged { digest, signer } => self.forged(digest, signer, out),
+            Input::SchedulerUp => self.scheduler_up(now, out),
+            Input::SchedulerDown => self.reporter.scheduler_down(now),
+            Input::Registered { report_every } => self.registered(now, report_every, out),
+            Input::Reported { known } => self.reported(now, known, out),
+            Input::Told { digest, swarm } => self.told(now, digest, swarm, out),
+            Input::Holders { digest, holders } => self.holders(now, digest, holders, out),
+            Input::Tick => {}
+        }
+    }
+
+    /// When [`Input::Tick`] is due at the latest.
+    pub fn deadline(&self) -> Option<Duration> {
+        let haves = self.newsy.iter().filter_map(|digest| self.have_deadline(digest)).min();
+        let sweep = self.has_work().then_some(self.next_sweep);
+        [haves, sweep, self.reporter.deadline()].into_iter().flatten().min()
+    }
+
+    /// Whether this blob is held whole.
+    pub fn is_complete(&self, digest: &Digest) -> bool {
+        self.blobs.get(digest).is_some_and(BlobState::is_complete)
+    }
+
+    /// How many neighbours take part in a blob's swarm with this node, and how many of them hold all of it.
+    pub fn mates(&self, digest: &Digest) -> (usize, usize) {
+        let Some(state) = self.blobs.get(digest) else { return (0, 0) };
+        let whole = state.mates.values().filter(|mate| mate.field.as_ref().is_some_and(Bitfield::is_full)).count();
+        (state.mates.len(), whole)
+    }
+
+    /// Whether a scheduler knows this node.
+    pub fn is_registered(&self) -> bool {
+        self.reporter.is_registered()
+    }
+
+    fn has_work(&self) -> bool {
+        !self.hungry.is_empty() || !self.requests.is_empty() || !self.links.is_empty()
+    }
+
+    /// Restores what must hold between two inputs.
+    fn settle(&mut self, now: Duration, out: &mut Vec<Output>) {
+        if now >= self.next_sweep {
+            self.next_sweep = now + SWEEP;
+            self.sweep(now, out);
+        }
+        self.fill_requests(now, out);
+        self.fill_origins(out);
+        self.send_news(now, out);
+        self.send_report(now, out);
+    }
+
+    fn sweep(&mut self, now: Duration, out: &mut Vec<Output>) {
+        self.expire_requests(now, out);
+        self.close_idle(now, out);
+        let hungry: Vec<Digest> = self.hungry.iter().map(|(_, digest)| *digest).collect();
+        for digest in hungry {
+            self.connect_more(now, digest, out);
+            self.look_alone(now, digest, out);
+            self.doubt_if_stuck(now, digest, out);
+        }
+    }
+
+    fn want(
+        &mut self,
+        now: Duration,
+        digest: Digest,
+        size: Option<u64>,
+        source: Source,
+        urgent: bool,
+        out: &mut Vec<Output>,
+    ) {
+        let known = self.blobs.contains_key(&digest);
+        if self.hungry.len() >= self.config.wanted && !known {
+            let message = format!("{} blobs are being fetched already; ask again later", self.hungry.len());
+            out.push(Output::Failed { digest, failure: Failure { status: 503, message, retry_after: Some(1), challenge: None } });
+            return;
+        }
+        let state = self.blobs.entry(digest).or_insert_with(|| BlobState::new(size));
+        if state.is_complete() {
+            out.push(Output::Complete { digest });
+            return;
+        }
+        let new_source = !state.sources.contains(&source);
+        state.add_source(source.clone());
+        let first = state.wanted.is_none();
+        let was_urgent = state.wanted.as_ref().is_some_and(|wanted| wanted.urgent);
+        let wanted = state.wanted.get_or_insert(Wanted { urgent, progress: now, cursor: None, asked: now, looked: None });
+        wanted.urgent |= urgent;
+        if !first && was_urgent != wanted.urgent {
+            self.hungry.remove(&(true, digest));
+        }
+        self.hungry.insert((!(urgent || was_urgent), digest));
+        if first && state.pieces.is_some() {
+            // Held in part from an earlier time: neighbours must hear that it is wanted now.
+            state.mates.values_mut().for_each(|mate| mate.told = false);
+            self.tell_mates(digest, out);
+        }
+        if let Some(size) = size {
+            self.learn_size(digest, size, None, out);
+        }
+        if first || new_source {
+            self.join(now, digest, source, out);
+        }
+    }
+
+    /// The size has become known: the store can open the blob.
+    fn learn_size(&mut self, digest: Digest, size: u64, media_type: Option<String>, out: &mut Vec<Output>) {
+        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let first = state.size.is_none();
+        if state.size.is_some_and(|known| known != size) {
+            return;
+        }
+        state.size = Some(size);
+        let better = state.media_type.is_none() && media_type.is_some();
+        if better {
+            state.media_type = media_type;
+        }
+        let blob = Blob { digest, size };
+        if first || better {
+            out.push(Output::Sized { blob, media_type: state.media_type.clone() });
+        }
+        if state.pieces.is_none() && state.wanted.is_some() && !state.opening {
+            state.opening = true;
+            out.push(Output::Open { blob, media_type: state.media_type.clone() });
+        }
+    }
+
+    fn opened(
+        &mut self,
+        now: Duration,
+        blob: Blob,
+        bits: Bitfield,
+        media_type: Option<String>,
+        out: &mut Vec<Output>,
+    ) {
+        let digest = blob.digest;
+        let state = self.blobs.entry(digest).or_insert_with(|| BlobState::new(Some(blob.size)));
+        state.size = Some(blob.size);
+        state.opening = false;
+        if state.media_type.is_none() {
+            state.media_type = media_type;
+        }
+        let geometry = blob.geometry();
+        state.pieces = Some(Pieces::new(geometry, bits));
+        for mate in state.mates.values_mut() {
+            mate.told = false;
+            mate.field = None;
+        }
+        let unread: Vec<NodeId> =
+            state.mates.iter().filter(|(_, mate)| mate.unread.is_some()).map(|(node, _)| *node).collect();
+        for node in unread {
+            let bits = state.mate(node).unread.take().flatten();
+            state.set_field(node, bits);
+        }
+        self.reporter.changed(digest);
+        if self.blobs[&digest].is_complete() {
+            self.completed(digest, out);
+        } else {
+            self.introduce(now, digest, out);
+        }
+    }
+
+    /// A piece is proven and stored.
+    fn gained(&mut self, now: Duration, digest: Digest, piece: piece::PieceIndex, out: &mut Vec<Output>) {
+        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(pieces) = &mut state.pieces else { return };
+        if !pieces.have.set(piece) {
+            return;
+        }
+        pieces.refused.remove(&piece);
+        if let Some(wanted) = &mut state.wanted {
+            wanted.progress = now;
+        }
+        for mate in state.mates.values_mut().filter(|mate| mate.wants && mate.told) {
+            mate.news.push(piece);
+        }
+        self.newsy.insert(digest);
+        self.reporter.changed(digest);
+        if self.blobs[&digest].is_complete() {
+            self.completed(digest, out);
+        }
+    }
+
+    fn completed(&mut self, digest: Digest, out: &mut Vec<Output>) {
+        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let waited = state.wanted.take().is_some();
+        if state.origin.take().is_some() {
+            out.push(Output::CloseOrigin { digest });
+        }
+        self.hungry.remove(&(true, digest));
+        self.hungry.remove(&(false, digest));
+        self.reporter.changed(digest);
+        self.cancel_all(digest, out);
+        if waited {
+            out.push(Output::Complete { digest });
+            out.push(Output::Provide { digest });
+        }
+    }
+
+    /// The blob cannot be had: tell whoever waits, keep what is here.
+    fn fail(&mut self, digest: Digest, failure: Failure, out: &mut Vec<Output>) {
+        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let waited = state.wanted.take().is_some();
+        state.opening = false;
+        if state.origin.take().is_some() {
+            out.push(Output::CloseOrigin { digest });
+        }
+        self.hungry.remove(&(true, digest));
+        self.hungry.remove(&(false, digest));
+        self.cancel_all(digest, out);
+        if waited {
+            out.push(Output::Failed { digest, failure });
+        }
+        if self.blobs[&digest].pieces.is_none() {
+            self.forget(digest, out);
+        } else {
+            self.reporter.changed(digest);
+        }
+    }
+
+    fn dropped(&mut self, digest: Digest, out: &mut Vec<Output>) {
+        if self.blobs.contains_key(&digest) {
+            self.cancel_all(digest, out);
+            self.forget(digest, out);
+        }
+    }
+
+    fn forget(&mut self, digest: Digest, out: &mut Vec<Output>) {
+        let Some(state) = self.blobs.remove(&digest) else { return };
+        for node in state.mates.keys() {
+            self.links.leave(node, &digest);
+            out.push(Output::Send { to: *node, message: wire::exchange::Message::Gone { digest } });
+        }
+        self.links.forget(&digest);
+        self.uploads.forget(&digest, out);
+        self.newsy.remove(&digest);
+        self.hungry.remove(&(true, digest));
+        self.hungry.remove(&(false, digest));
+        self.reporter.gone(digest);
+        out.push(Output::Unprovide { digest });
+    }
+
+    fn serve(&mut self, id: ServeId, from: NodeId, digest: Digest, piece: u32, out: &mut Vec<Output>) {
+        let pieces = self.blobs.get(&digest).and_then(|state| state.pieces.as_ref());
+        let here = pieces.and_then(|pieces| {
+            pieces.geometry.piece(piece).filter(|piece| pieces.have.has(*piece)).map(|_| pieces.geometry.count())
+        });
+        match here {
+            Some(count) => self.uploads.ask(id, from, (digest, piece, count), out),
+            None => out.push(Output::Refuse { id, refusal: Refusal::NotHere }),
+        }
+    }
+
+    /// What a scheduler said about a blob.
+    fn told(&mut self, now: Duration, digest: Digest, swarm: Swarm, out: &mut Vec<Output>) {
+        if swarm.lease.is_some() && !self.blobs.contains_key(&digest) {
+            // A seed is told to read what nobody on it asked for.
+            self.blobs.insert(digest, BlobState::new(swarm.size));
+        }
+        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        if !swarm.readers.is_empty() && state.readers != swarm.readers {
+            state.readers.clone_from(&swarm.readers);
+            out.push(Output::Trust { digest, readers: swarm.readers });
+        }
+        if let Some(access) = swarm.access {
+            out.push(Output::Accessible { digest, source: None, access });
+        }
+        if let Some(epoch) = swarm.revoked {
+            self.revoked(digest, epoch, out);
+        }
+        if let Some(size) = swarm.size {
+            self.learn_size(digest, size, swarm.media_type, out);
+        }
+        if let Some(lease) = swarm.lease {
+            self.leased(now, digest, lease, out);
+        }
+        if let Some(failure) = swarm.failure {
+            self.fail(digest, failure, out);
+            return;
+        }
+        self.links.learn(&digest, swarm.neighbours, self.me.node);
+        self.connect_more(now, digest, out);
+    }
+}

@@ -1,0 +1,102 @@
+//! The origin lease from its holder's side: opening, reading ahead, giving back.
+
+use std::time::Duration;
+
+use piece::{Blob, Digest};
+use wire::control::{Access, Failure, Lease};
+
+use super::Node;
+use super::blob::Wanted;
+use super::event::Output;
+use super::origin::Origin;
+
+impl Node {
+    /// The scheduler gave us the lease.
+    pub(super) fn leased(&mut self, now: Duration, digest: Digest, lease: Lease, out: &mut Vec<Output>) {
+        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        if lease.epoch <= state.last_epoch || state.is_complete() {
+            // Stale, or nothing is left to read: our next report says so.
+            self.reporter.changed(digest);
+            return;
+        }
+        state.last_epoch = lease.epoch;
+        state.add_source(lease.source.clone());
+        if state.wanted.is_none() {
+            // A leased blob is wanted whole, whoever waits for it.
+            state.wanted = Some(Wanted { urgent: true, progress: now, cursor: None, asked: now, looked: None });
+            self.hungry.insert((false, digest));
+        }
+        self.open_origin(digest, lease, out);
+        if let Some(size) = self.blobs.get(&digest).and_then(|state| state.size) {
+            self.learn_size(digest, size, None, out);
+        }
+    }
+
+    /// Begins a reading, under a lease or (epoch 0) on our own decision.
+    pub(super) fn open_origin(&mut self, digest: Digest, lease: Lease, out: &mut Vec<Output>) {
+        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        if state.origin.is_some() {
+            out.push(Output::CloseOrigin { digest });
+        }
+        state.origin = Some(Origin::new(lease.epoch, lease.source.clone()));
+        out.push(Output::OpenOrigin { digest, size: state.size, lease });
+    }
+
+    /// The scheduler took the lease away.
+    pub(super) fn revoked(&mut self, digest: Digest, epoch: u64, out: &mut Vec<Output>) {
+        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        if state.origin.as_ref().is_some_and(|origin| origin.epoch <= epoch) {
+            state.origin = None;
+            out.push(Output::CloseOrigin { digest });
+        }
+    }
+
+    /// The registry has answered.
+    pub(super) fn origin_opened(
+        &mut self,
+        now: Duration,
+        blob: Blob,
+        media_type: Option<String>,
+        (access, sequential): (Access, bool),
+        out: &mut Vec<Output>,
+    ) {
+        let Some(state) = self.blobs.get_mut(&blob.digest) else { return };
+        let Some(origin) = &mut state.origin else { return };
+        origin.opened(access, sequential);
+        let source = origin.source.clone();
+        out.push(Output::Accessible { digest: blob.digest, source: Some(source.clone()), access });
+        state.access = Some((source, access));
+        if let Some(wanted) = &mut state.wanted {
+            wanted.progress = now;
+        }
+        self.learn_size(blob.digest, blob.size, media_type, out);
+        self.reporter.changed(blob.digest);
+        self.reporter.hurry();
+    }
+
+    /// The registry has failed us for good: the scheduler tries another reader or source, or tells those who wait.
+    pub(super) fn read_failed(&mut self, digest: Digest, failure: Failure, out: &mut Vec<Output>) {
+        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(origin) = state.origin.take() else { return };
+        if origin.epoch > 0 && self.reporter.is_registered() {
+            self.reporter.gave_back(digest, origin.epoch, failure);
+        } else {
+            self.fail(digest, failure, out);
+        }
+    }
+
+    /// Reads every range that may be read now.
+    pub(super) fn fill_origins(&mut self, out: &mut Vec<Output>) {
+        for (_, digest) in &self.hungry {
+            let Some(state) = self.blobs.get_mut(digest) else { continue };
+            let (published, others_want) = match &state.origin {
+                Some(origin) if origin.is_open() => (state.published(), state.others_want()),
+                _ => continue,
+            };
+            let (Some(origin), Some(pieces)) = (&mut state.origin, &state.pieces) else { continue };
+            while let Some((first, count)) = origin.next_range(pieces, published, others_want, &self.config) {
+                out.push(Output::ReadOrigin { digest: *digest, first, count });
+            }
+        }
+    }
+}
