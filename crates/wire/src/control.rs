@@ -175,8 +175,8 @@ pub struct Holding {
     pub reading: Option<Reading>,
 }
 
-/// The state of an origin lease, as its holder reports it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+/// The state of an origin lease, as its holder reports it. Sent only once the registry has answered.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Reading {
     /// The lease's fencing epoch.
     #[n(0)]
@@ -184,9 +184,15 @@ pub struct Reading {
     /// The highest boundary below which every piece is *published*: held by another node.
     #[n(1)]
     pub boundary: u32,
-    /// The midstate there.
+    /// The midstate there; absent at the start and where the chain does not reach.
     #[n(2)]
-    pub midstate: Midstate,
+    pub midstate: Option<Midstate>,
+    /// Where it reads.
+    #[n(3)]
+    pub source: Source,
+    /// Whether the registry serves it there to anybody.
+    #[n(4)]
+    pub access: Access,
 }
 
 /// Leave to read a blob from the registry.
@@ -252,12 +258,15 @@ pub struct Swarm {
     /// The receiver's lease with this epoch or an older one is over.
     #[n(5)]
     pub revoked: Option<u64>,
-    /// Whether the source that the receiver named serves this content to anybody.
+    /// Whether a source serves this content to anybody.
     #[n(6)]
     pub access: Option<Access>,
-    /// The blob cannot be had from the source that the receiver named.
+    /// The blob cannot be had from a source.
     #[n(7)]
     pub failure: Option<Failure>,
+    /// The source that `access` or `failure` speaks of; absent: the one that the receiver named when it joined.
+    #[n(8)]
+    pub about: Option<Source>,
 }
 
 /// Something only a registry can answer, asked of a seed.

@@ -382,7 +382,7 @@ impl Node {
             out.push(Output::Trust { digest, readers: swarm.readers });
         }
         if let Some(access) = swarm.access {
-            out.push(Output::Accessible { digest, source: None, access });
+            out.push(Output::Accessible { digest, source: swarm.about, access });
         }
         if let Some(epoch) = swarm.revoked {
             self.revoked(digest, epoch, out);
