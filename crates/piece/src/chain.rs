@@ -7,16 +7,15 @@
 //!   reader that took over after a false boundary signs only ones that lie higher.
 //! - whoever has closed the chain may sign all of it, because all of it is proven.
 //! - after a failure only the learnt prefix is kept; what was learnt beyond a vouched boundary rests on that one's word.
-//!
-//! Kept runs are a minimal cover: no run is kept whose boundaries the others hold. So no boundary is held by more than two
-//! of them, and 65,536 boundaries need at most 4 MiB of midstates in runs, whatever the signers send.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use ed25519_dalek::SigningKey;
 
-use crate::{Blob, Link, LinkEnd, MAX_RUN, Midstate, MidstateRun, NodeId, PieceIndex, RunError, SignedRun, Standing};
+use crate::cover::{Cover, extent};
+use crate::verify::LinkEnd;
+use crate::{Blob, Link, MAX_RUN, Midstate, MidstateRun, NodeId, PieceIndex, RunError, SignedRun, Standing};
 
 /// The midstates known of one blob. Boundary 0 is [`Midstate::START`], 1 to count - 1 are kept here, and the end of the
 /// chain is the digest.
@@ -29,8 +28,8 @@ pub struct Chain {
     vouchers: Vec<NodeId>,
     /// Boundaries 0 to `prefix` are known.
     prefix: u32,
-    /// Accepted runs by first boundary: a minimal cover, so their ends ascend as well.
-    runs: BTreeMap<u32, SignedRun>,
+    /// Accepted runs.
+    runs: Cover,
     /// What was signed here last, by group of [`MAX_RUN`] boundaries.
     signed: BTreeMap<u32, SignedRun>,
 }
@@ -95,7 +94,7 @@ impl Chain {
             inner,
             vouchers: Vec::new(),
             prefix: 0,
-            runs: BTreeMap::new(),
+            runs: Cover::default(),
             signed: BTreeMap::new(),
         }
     }
@@ -118,14 +117,11 @@ impl Chain {
     pub fn link(&self, piece: PieceIndex) -> Option<Link> {
         let start = self.boundary(piece.get())?;
         let end = if self.blob.geometry().is_last(piece) {
-            LinkEnd::Digest {
-                digest: self.blob.digest,
-                size: self.blob.size,
-            }
+            LinkEnd::Digest
         } else {
             LinkEnd::Midstate(self.boundary(piece.get() + 1)?)
         };
-        Some(Link { start, end })
+        Some(Link::new(self.blob, piece, start, end))
     }
 
     /// The highest *n* such that boundaries 0 to *n* are known.
@@ -139,7 +135,8 @@ impl Chain {
     }
 
     /// Takes a run whose signer the caller trusts to speak about this blob. `Ok(true)` if a boundary was unknown until now.
-    /// The first midstate accepted wins, and a run that is refused changes nothing.
+    /// The first midstate accepted wins, and a run that is refused changes nothing. A run that repeats what is held anyway is
+    /// not even checked: neighbours relay the same ones again and again.
     ///
     /// # Errors
     /// If the run is out of bounds, wrongly signed, about another blob, or contradicts what is held.
@@ -147,31 +144,32 @@ impl Chain {
         if run.run().blob != self.blob {
             return Err(ChainError::OtherBlob);
         }
-        // The very run that was checked before: neighbours relay the same ones again and again.
-        if self.runs.get(&run.run().first) == Some(&run) {
+        run.check_bounds()?;
+        let refuted = self.refutes(&run);
+        if refuted.is_none() && self.has_no_use_for(&run) {
             return Ok(false);
         }
         let MidstateRun { first, midstates, .. } = run.check()?;
-        let boundaries = (*first..).zip(midstates);
-        if let Some(boundary) = self.disagrees(boundaries.clone()) {
+        if let Some(boundary) = refuted {
+            let held_from = self.voucher(boundary);
             return Err(ChainError::Contradiction {
                 boundary,
-                held_from: self.voucher(boundary),
+                held_from,
                 told_by: run.signer(),
             });
         }
-        let unknown: Vec<_> = boundaries
+        let unknown: Vec<_> = (*first..)
+            .zip(midstates)
             .filter(|(n, _)| self.known(*n).is_none())
-            .map(|(n, m)| (n, *m))
             .collect();
         let new = !unknown.is_empty();
         if new {
             let source = self.vouched_by(run.signer());
             unknown
                 .into_iter()
-                .for_each(|(n, midstate)| self.set(n, Known { midstate, source }));
+                .for_each(|(n, midstate)| self.set(n, *midstate, source));
         }
-        self.keep(run);
+        self.runs.add(run);
         Ok(new)
     }
 
@@ -192,26 +190,24 @@ impl Chain {
             });
         }
         if boundary > 0 {
-            self.set(
-                boundary,
-                Known {
-                    midstate,
-                    source: Source::Learnt,
-                },
-            );
+            self.set(boundary, midstate, Source::Learnt);
         }
         Ok(held.is_none())
     }
 
-    /// The kept runs that hold the boundaries at both ends of a piece, for relaying: one or two, fewer where a boundary was
-    /// learnt here and nobody else's signature is at hand (then [`Chain::sign_for`] makes one).
+    /// Signed runs at hand that hold the boundaries at both ends of a piece, for relaying: kept ones, else what was signed
+    /// here. One or two, usually; fewer where a boundary is unknown, or was learnt here and never signed.
     pub fn runs_for(&self, piece: PieceIndex) -> Vec<SignedRun> {
         let mut found: Vec<SignedRun> = Vec::with_capacity(2);
         for boundary in self.ends(piece) {
-            if found.iter().any(|run| extent(run).contains(&boundary)) {
-                continue;
+            if !found.iter().any(|run| extent(run).contains(&boundary)) {
+                let own = || {
+                    self.signed
+                        .get(&group(boundary))
+                        .filter(|run| extent(run).contains(&boundary))
+                };
+                found.extend(self.runs.holding(boundary).or_else(own).cloned());
             }
-            found.extend(self.kept_run(boundary).cloned());
         }
         found
     }
@@ -235,7 +231,7 @@ impl Chain {
 
     /// The kept runs, in order, to persist.
     pub fn runs(&self) -> impl Iterator<Item = &SignedRun> {
-        self.runs.values()
+        self.runs.iter()
     }
 
     /// Forgets what rests on anybody's word, after a chain failed to close: only the prefix that was learnt here stays.
@@ -247,7 +243,7 @@ impl Chain {
         self.prefix = keep as u32;
         self.vouchers.clear();
         self.signed.clear();
-        std::mem::take(&mut self.runs).into_values().collect()
+        self.runs.take()
     }
 
     /// The first boundary at which a run says otherwise than what is held. Of several refuted runs, the one refuted at the
@@ -256,11 +252,11 @@ impl Chain {
         let MidstateRun {
             blob, first, midstates, ..
         } = run.run();
-        if *blob == self.blob {
-            self.disagrees((*first..).zip(midstates))
-        } else {
-            None
+        if *blob != self.blob {
+            return None;
         }
+        let mut told = (*first..=u32::MAX).zip(midstates);
+        told.find_map(|(n, midstate)| self.boundary(n).is_some_and(|held| held != *midstate).then_some(n))
     }
 
     fn known(&self, boundary: u32) -> Option<Known> {
@@ -274,8 +270,15 @@ impl Chain {
         }
     }
 
-    fn disagrees<'a>(&self, mut told: impl Iterator<Item = (u32, &'a Midstate)>) -> Option<u32> {
-        told.find_map(|(n, midstate)| self.boundary(n).is_some_and(|held| held != *midstate).then_some(n))
+    /// Whether a run that agrees with all that is held adds neither a midstate nor a signature that somebody might want.
+    fn has_no_use_for(&self, run: &SignedRun) -> bool {
+        let told = extent(run);
+        let kept = self
+            .runs
+            .holding(told.start)
+            .is_some_and(|kept| extent(kept).end >= told.end);
+        let learnt = |n| self.known(n).is_some_and(|known| known.source == Source::Learnt);
+        kept || told.into_iter().all(learnt)
     }
 
     fn vouched_by(&mut self, signer: NodeId) -> Source {
@@ -290,74 +293,11 @@ impl Chain {
         Source::Vouched(index as u32)
     }
 
-    fn set(&mut self, boundary: u32, known: Known) {
-        self.inner[boundary as usize - 1] = Some(known);
+    fn set(&mut self, boundary: u32, midstate: Midstate, source: Source) {
+        self.inner[boundary as usize - 1] = Some(Known { midstate, source });
         while self.known(self.prefix + 1).is_some() {
             self.prefix += 1;
         }
-    }
-
-    /// Adds a checked run and restores the minimal cover.
-    fn keep(&mut self, run: SignedRun) {
-        let new = extent(&run);
-        let before = self.runs.range(..=new.start).next_back().map(|(_, run)| extent(run));
-        let after = self
-            .runs
-            .range(new.start + 1..)
-            .map(|(_, run)| extent(run))
-            .find(|after| after.end > new.end);
-        let covered = before.as_ref().is_some_and(|before| before.end >= new.end)
-            || before
-                .zip(after)
-                .is_some_and(|(before, after)| before.end >= after.start && before.start < new.start);
-        if covered {
-            return;
-        }
-        let inside = |run: &SignedRun| extent(run).end <= new.end;
-        let doomed: Vec<u32> = self
-            .runs
-            .range(new.start..)
-            .take_while(|(_, run)| inside(run))
-            .map(|(first, _)| *first)
-            .collect();
-        doomed.iter().for_each(|first| {
-            self.runs.remove(first);
-        });
-        self.runs.insert(new.start, run);
-        self.drop_if_needless(new.start, Neighbour::Before);
-        self.drop_if_needless(new.start, Neighbour::After);
-    }
-
-    /// Drops the run next to the one at `first` if that one and the run beyond hold all of its boundaries. Once on each side
-    /// is enough: before, no two runs with another between them touched.
-    fn drop_if_needless(&mut self, first: u32, side: Neighbour) {
-        let [next, beyond] = match side {
-            Neighbour::Before => {
-                let mut below = self.runs.range(..first).rev();
-                [below.next(), below.next()]
-            }
-            Neighbour::After => {
-                let mut above = self.runs.range(first + 1..);
-                [above.next(), above.next()]
-            }
-        };
-        let (Some((needless, _)), Some((_, beyond))) = (next, beyond) else {
-            return;
-        };
-        let (needless, beyond, own) = (*needless, extent(beyond), extent(&self.runs[&first]));
-        let touch = match side {
-            Neighbour::Before => beyond.end >= own.start,
-            Neighbour::After => own.end >= beyond.start,
-        };
-        if touch {
-            self.runs.remove(&needless);
-        }
-    }
-
-    /// The kept run that holds a boundary. Ends ascend with starts, so the last one to begin by then reaches furthest.
-    fn kept_run(&self, boundary: u32) -> Option<&SignedRun> {
-        let (_, run) = self.runs.range(..=boundary).next_back()?;
-        extent(run).contains(&boundary).then_some(run)
     }
 
     /// The boundaries at the ends of a piece that carry midstates: neither the start of the blob nor its end.
@@ -410,17 +350,9 @@ impl Chain {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Neighbour {
-    Before,
-    After,
-}
-
-fn extent(run: &SignedRun) -> Range<u32> {
-    let run = run.run();
-    run.first..run.first + run.midstates.len() as u32
-}
-
 const fn group(boundary: u32) -> u32 {
     boundary / MAX_RUN as u32
 }
+
+#[cfg(test)]
+mod tests;

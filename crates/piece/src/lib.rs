@@ -9,12 +9,14 @@
 
 mod bitfield;
 mod chain;
+mod cover;
 mod digest;
 mod geometry;
 mod midstate;
 mod node_id;
 mod proven;
 mod run;
+mod sha_ni;
 mod verify;
 
 pub use bitfield::{Bitfield, BitfieldError};
@@ -23,9 +25,9 @@ pub use digest::{Digest, ParseDigestError};
 pub use geometry::{Geometry, MAX_PIECE_LEN, MAX_PIECES, MIN_PIECE_LEN, PieceIndex};
 pub use midstate::{Midstate, PrefixHasher};
 pub use node_id::{NodeId, ParseNodeIdError};
-pub use proven::{Candidate, Proven, prove, prove_two};
+pub use proven::{Proven, prove, prove_two};
 pub use run::{MAX_RUN, MidstateRun, RunError, SignedRun, Standing};
-pub use verify::{Link, LinkEnd, verify, verify_two};
+pub use verify::{Link, verify, verify_two};
 
 /// A blob as OCI descriptors name it: digest and size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, minicbor::Encode, minicbor::Decode)]

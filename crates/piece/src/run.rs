@@ -98,6 +98,11 @@ impl SignedRun {
         Ok(&self.run)
     }
 
+    /// Checks the bounds alone.
+    pub(crate) fn check_bounds(&self) -> Result<(), RunError> {
+        check_bounds(&self.run)
+    }
+
     /// The run, unchecked: for one that was signed or checked here before.
     pub const fn run(&self) -> &MidstateRun {
         &self.run
