@@ -270,7 +270,7 @@ pub struct Swarm {
 }
 
 /// Something only a registry can answer, asked of a seed.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
 pub struct Upstream {
     /// Of which repository.
     #[n(0)]
@@ -281,7 +281,7 @@ pub struct Upstream {
 }
 
 /// What is asked of a registry besides blobs.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
 pub enum Query {
     /// Which manifest a tag names now. The manifest itself goes into the seed's store.
     #[n(0)]
@@ -479,6 +479,10 @@ pub enum Request {
         /// The blobs, at most [`MAX_ENTRIES`].
         #[n(0)]
         blobs: Vec<(Blob, Source)>,
+        /// Which nodes a scheduler is to pass them to: [`Role::Peer`], all of them; [`Role::Seed`] or absent, for each blob the
+        /// seed that would read it. Absent towards a node.
+        #[n(1)]
+        to: Option<Role>,
     },
 }
 
