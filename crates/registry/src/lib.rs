@@ -1,1 +1,38 @@
 //! Reads from upstream registries: authentication, redirects, ranges and retries.
+//!
+//! One [`Client`] serves a process. It reads what the OCI distribution spec lets anybody read (manifests, blobs, tags,
+//! referrers) and never writes. What it promises:
+//!
+//! - **Each byte is asked for once.** A cut or stalled answer is resumed by a range from where it stood; the answer that
+//!   opened a blob, and thereby told its size, is itself the first read; a redirect to object storage is resolved once.
+//! - **Credentials are the last resort.** Every repository is tried anonymously first, so that [`wire::control::Access`]
+//!   is known and not guessed; credentials go to the registry and its token endpoint only, never along a redirect to
+//!   another host, and never into an error, a log line or a `Debug` output.
+//! - **Errors say whose fault they are** ([`RegistryError::fault`]) and what a client should see
+//!   ([`RegistryError::to_failure`]).
+//!
+//! HTTP/1.1 is spoken on purpose: parallel ranges want a connection, and so a congestion window, each.
+
+mod answer;
+mod auth;
+mod blob;
+mod body;
+mod challenge;
+mod client;
+mod config;
+mod credentials;
+mod endpoint;
+mod error;
+mod meter;
+mod request;
+mod retry;
+mod stream;
+mod token;
+mod turns;
+
+pub use blob::BlobReader;
+pub use client::{Client, Head, Manifest};
+pub use config::{Config, ConfigError, Credentials, RegistryConfig};
+pub use error::{Fault, Lie, RegistryError};
+pub use meter::{Meter, RequestKind};
+pub use stream::RangeStream;
