@@ -65,6 +65,8 @@ pub struct Opened {
 /// The bytes of a blob, whole or still arriving.
 pub trait BlobContent: Send + Sync {
     /// The bytes of `range`, in order, in slices of any size; large slices of a memory map go to the socket uncopied.
+    /// The last ones must not come before the blob is proven: with them the answer is complete.
+    ///
     /// A slice is asked for when the socket has taken the one before, so nothing should be held ahead. Dropping the
     /// stream is how a client's disappearance shows.
     fn read(self: Arc<Self>, range: Range<u64>) -> BoxStream<'static, Result<Bytes, Cut>>;
@@ -124,5 +126,70 @@ impl RequestKind {
             Self::Referrers => "referrers",
             Self::Other => "other",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use futures::stream::{self, StreamExt as _};
+    use wire::control::Kind;
+
+    use super::*;
+
+    struct Nothing;
+
+    impl BlobContent for Nothing {
+        fn read(self: Arc<Self>, _: Range<u64>) -> BoxStream<'static, Result<Bytes, Cut>> {
+            stream::empty().boxed()
+        }
+    }
+
+    /// A node with one blob and no shortcut to it.
+    struct Plain(Blob);
+
+    impl Content for Plain {
+        fn resolve(&self, _: &Repository, _: &str) -> impl Future<Output = Result<Resolved, Failure>> + Send {
+            std::future::pending()
+        }
+
+        fn open(&self, _: &Source, digest: &Digest) -> impl Future<Output = Result<Opened, Failure>> + Send {
+            assert_eq!(*digest, self.0.digest);
+            let opened = Opened {
+                blob: self.0,
+                media_type: Some("a/b".to_owned()),
+                content: Arc::new(Nothing),
+            };
+            std::future::ready(Ok(opened))
+        }
+
+        fn document(&self, _: Upstream) -> impl Future<Output = Result<Document, Failure>> + Send {
+            std::future::pending()
+        }
+    }
+
+    #[test]
+    fn a_probe_is_an_open_unless_the_node_has_better() {
+        let blob = Blob {
+            digest: Digest::of(b"abc"),
+            size: 3,
+        };
+        let repository = Repository {
+            registry: "quay.io".to_owned(),
+            name: "a".to_owned(),
+        };
+        let source = Source {
+            repository,
+            kind: Kind::Blob,
+        };
+        let node = Plain(blob);
+        let probed = node.probe(&source, &blob.digest).now_or_never();
+        assert_eq!(
+            probed,
+            Some(Ok(Probed {
+                blob,
+                media_type: Some("a/b".to_owned())
+            }))
+        );
     }
 }
