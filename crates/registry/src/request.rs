@@ -104,7 +104,7 @@ impl Client {
     async fn settle(&self, ask: &Ask<'_>, mut response: Response, grant: &Grant) -> Result<Answered, RegistryError> {
         let mut url = ask.url.clone();
         let mut own = true;
-        for _ in 0..=MAX_REDIRECTS {
+        for followed in 0.. {
             let Some(target) = redirect(ask, &url, &response)? else {
                 let status = response.status();
                 if !status.is_success() && status != StatusCode::RANGE_NOT_SATISFIABLE {
@@ -117,6 +117,9 @@ impl Client {
                     storage: (!own).then_some(url),
                 });
             };
+            if followed == MAX_REDIRECTS {
+                break;
+            }
             // Once away from the registry, never authorised again: not even if storage sends us back.
             own = own && target.origin() == ask.endpoint.base.origin();
             if !own && ask.method == Method::HEAD && ask.kind == RequestKind::Probe && is_blob(&ask.url) {

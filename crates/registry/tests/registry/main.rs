@@ -1,0 +1,10 @@
+//! The client against a registry that does what a script tells it to, faults included.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod authentication;
+mod blobs;
+mod contents;
+mod redirects;
+mod scripted;
+mod tls;

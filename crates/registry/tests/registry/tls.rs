@@ -1,0 +1,69 @@
+//! HTTPS with a CA of one's own.
+
+use std::sync::Arc;
+
+use registry::{Client, Config, ConfigError, RegistryConfig, RegistryError};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::TlsAcceptor;
+use wire::control::Repository;
+
+use crate::scripted::{Reply, Server, config};
+
+fn certificate() -> (String, TlsAcceptor) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.key_pair.serialize_der()));
+    let server = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    (made.cert.pem(), TlsAcceptor::from(Arc::new(server)))
+}
+
+fn client(registry: &str, ca: &std::path::Path) -> Result<Client, ConfigError> {
+    let ca_file = Some(ca.to_path_buf());
+    let registries = [(
+        registry.to_owned(),
+        RegistryConfig {
+            ca_file,
+            ..RegistryConfig::default()
+        },
+    )]
+    .into();
+    Client::new(Config {
+        registries,
+        retries: 0,
+        ..config()
+    })
+}
+
+#[tokio::test]
+async fn a_custom_ca_is_trusted_and_another_is_not() {
+    let (pem, acceptor) = certificate();
+    let server = Server::start_with(|_, _| Reply::new(200, "{}"), Some(acceptor)).await;
+    let name = format!("localhost:{}", server.address.port());
+    let repository = Repository {
+        registry: name.clone(),
+        name: "org/model".into(),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, pem).unwrap();
+    let read = client(&name, &ca).unwrap().manifest(&repository, "v1").await.unwrap();
+    assert_eq!(read.body, b"{}");
+
+    let (other, _) = certificate();
+    std::fs::write(&ca, other).unwrap();
+    let error = client(&name, &ca)
+        .unwrap()
+        .manifest(&repository, "v1")
+        .await
+        .unwrap_err();
+    assert!(matches!(error, RegistryError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
+    assert_eq!(error.status(), 502);
+
+    std::fs::write(&ca, "no PEM").unwrap();
+    assert!(matches!(client(&name, &ca), Err(ConfigError::Ca { .. })));
+}
