@@ -1,0 +1,137 @@
+//! The bytes of one blob: a file at its full length, and a map of it.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use piece::{Geometry, Link, PieceIndex, verify, verify_two};
+use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::io::Errno;
+
+use crate::layout::create_private;
+use crate::map::Map;
+
+/// A blob's file, opened. Its name may change and vanish; the inode is the blob.
+#[derive(Debug)]
+pub(crate) struct Data {
+    pub(crate) file: File,
+    /// Absent for the empty blob: there is nothing to map.
+    map: Option<Arc<Map>>,
+    geometry: Geometry,
+}
+
+impl Data {
+    /// Makes a file of the blob's length with its space reserved, in place of the one there may be.
+    pub(crate) fn create(path: &Path, geometry: Geometry) -> io::Result<Self> {
+        let file = create_private(path)?;
+        reserve(&file, geometry.size()).inspect_err(|_| drop(std::fs::remove_file(path)))?;
+        Self::of(file, geometry)
+    }
+
+    /// Opens a file; `None` if it has not the blob's length.
+    pub(crate) fn open(path: &Path, geometry: Geometry) -> io::Result<Option<Self>> {
+        let file = File::options().read(true).write(true).open(path)?;
+        if file.metadata()?.len() != geometry.size() {
+            return Ok(None);
+        }
+        Self::of(file, geometry).map(Some)
+    }
+
+    fn of(file: File, geometry: Geometry) -> io::Result<Self> {
+        let map = (!geometry.is_empty())
+            .then(|| Map::of(&file, geometry.size()))
+            .transpose()?;
+        Ok(Self { file, map, geometry })
+    }
+
+    /// Writes bytes of pieces that the caller has claimed.
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    /// Bytes of the map, without a copy. Only of pieces with a bit, or that the caller has claimed.
+    pub(crate) fn bytes(&self, range: Range<u64>) -> io::Result<Bytes> {
+        match &self.map {
+            Some(map) => map.bytes(range),
+            None => Ok(Bytes::new()),
+        }
+    }
+
+    /// One piece, on the same condition.
+    pub(crate) fn piece(&self, piece: PieceIndex) -> io::Result<Bytes> {
+        self.bytes(self.geometry.range(piece))
+    }
+
+    /// Verifies pieces in place, two at a time, and tells which are good. One that cannot be read is not.
+    pub(crate) fn verify(&self, links: &[Link], mut tell: impl FnMut(PieceIndex, bool)) {
+        let read = |link: &Link| self.piece(link.piece());
+        let alone = |link: &Link, bytes: io::Result<Bytes>| bytes.is_ok_and(|bytes| verify(link, &bytes));
+        for links in links.chunks(2) {
+            match links {
+                [a, b] => {
+                    let (a_good, b_good) = match (read(a), read(b)) {
+                        (Ok(a_bytes), Ok(b_bytes)) => verify_two((a, &a_bytes), (b, &b_bytes)),
+                        (a_bytes, b_bytes) => (alone(a, a_bytes), alone(b, b_bytes)),
+                    };
+                    tell(a.piece(), a_good);
+                    tell(b.piece(), b_good);
+                }
+                rest => rest.iter().for_each(|link| tell(link.piece(), alone(link, read(link)))),
+            }
+        }
+    }
+
+    /// Whether anything was ever written to a piece. True where the filesystem cannot tell.
+    pub(crate) fn was_written(&self, piece: PieceIndex) -> bool {
+        let range = self.geometry.range(piece);
+        match rustix::fs::seek(&self.file, SeekFrom::Data(range.start)) {
+            Ok(at) => at < range.end,
+            Err(errno) => errno != Errno::NXIO,
+        }
+    }
+}
+
+/// Reserves the space, so that a disk that fills up later does not stop this blob; where the filesystem has no such
+/// thing, only sets the length.
+fn reserve(file: &File, size: u64) -> io::Result<()> {
+    if size == 0 {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(size),
+        other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt as _;
+
+    #[test]
+    fn a_new_file_has_its_length_and_knows_what_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blob");
+        let geometry = Geometry::of(3 << 20);
+        let data = Data::create(&path, geometry).unwrap();
+        let metadata = data.file.metadata().unwrap();
+        assert_eq!(metadata.len(), 3 << 20);
+        assert!(
+            metadata.blocks() * 512 >= 3 << 20,
+            "the space is reserved (this needs a filesystem with fallocate)"
+        );
+        let piece = |number| geometry.piece(number).unwrap();
+        assert!(!data.was_written(piece(5)));
+        data.write(geometry.range(piece(5)).start + 17, b"x").unwrap();
+        assert!(data.was_written(piece(5)) && !data.was_written(piece(4)) && !data.was_written(piece(6)));
+        assert!(Data::open(&path, Geometry::of(3 << 20)).unwrap().is_some());
+        assert!(
+            Data::open(&path, Geometry::of(1 << 20)).unwrap().is_none(),
+            "another length is another blob"
+        );
+    }
+}
