@@ -31,7 +31,7 @@ impl Node {
                 out.push(Output::Provide { digest });
             }
             wanted.looked = Some(now);
-            out.push(Output::FindHolders { digest });
+            out.push(Output::FindHolders { digest, size: state.size, source: state.sources.first().cloned() });
         }
         let someone_has = state.mates.values().any(|mate| !mate.banned && mate.field.as_ref().is_some_and(|f| !f.is_empty()));
         if state.origin.is_some() || someone_has {

@@ -15,6 +15,7 @@ pub struct FetchId(pub u64);
 pub struct ServeId(pub u64);
 
 /// What happened.
+#[expect(clippy::large_enum_variant, reason = "an input is made, handled and gone; few exist at a time")]
 #[derive(Debug, Clone)]
 pub enum Input {
     /// Somebody on this node wants a blob.
@@ -197,6 +198,8 @@ pub enum Output {
         blob: Blob,
         /// Its media type, if known.
         media_type: Option<String>,
+        /// Where it can be read outside the swarm, to be remembered with it.
+        source: Option<Source>,
     },
     /// Connect to a node; the answer is [`Input::Connected`] or [`Input::Disconnected`].
     Connect {
@@ -253,6 +256,8 @@ pub enum Output {
         size: Option<u64>,
         /// Where, from which boundary on, and under which epoch to sign.
         lease: Lease,
+        /// The bytes that the first [`Output::ReadOrigin`] will ask for, so that opening can bring them.
+        first: std::ops::Range<u64>,
     },
     /// Read pieces from the registry; each gives [`Input::Settled`], in order, or [`Input::ReadFailed`] ends the reading.
     ReadOrigin {
@@ -270,10 +275,15 @@ pub enum Output {
     },
     /// Ask the scheduler.
     Ask(Ask),
-    /// Look for holders without a scheduler; the answer is [`Input::Holders`].
+    /// Look for holders without a scheduler, and summon a seed where nobody has any of it; the answer is
+    /// [`Input::Holders`].
     FindHolders {
         /// Of which blob.
         digest: Digest,
+        /// Its size, if known.
+        size: Option<u64>,
+        /// Where a seed could read it.
+        source: Option<Source>,
     },
     /// Let others find this node as one that holds or wants the blob.
     Provide {

@@ -147,6 +147,11 @@ impl Node {
         (state.mates.len(), whole)
     }
 
+    /// What this node holds of a blob, as reports and lookups tell it.
+    pub fn holding(&self, digest: &Digest) -> Option<HoldingNow> {
+        self.holding_now(digest)
+    }
+
     /// Whether a scheduler knows this node.
     pub fn is_registered(&self) -> bool {
         self.reporter.is_registered()
@@ -195,6 +200,10 @@ impl Node {
             return;
         }
         let state = self.blobs.entry(digest).or_insert_with(|| BlobState::new(size));
+        if let Some(blob) = state.blob(digest) {
+            // Whoever begins to wait now has not heard of it.
+            out.push(Output::Sized { blob, media_type: state.media_type.clone() });
+        }
         if state.is_complete() {
             out.push(Output::Complete { digest });
             return;
@@ -240,7 +249,8 @@ impl Node {
         }
         if state.pieces.is_none() && state.wanted.is_some() && !state.opening {
             state.opening = true;
-            out.push(Output::Open { blob, media_type: state.media_type.clone() });
+            let source = state.sources.first().cloned();
+            out.push(Output::Open { blob, media_type: state.media_type.clone(), source });
         }
     }
 
@@ -337,6 +347,18 @@ impl Node {
         }
     }
 
+    /// The blob cannot be had from one source; another that was named may still serve it.
+    fn failed_at(&mut self, digest: Digest, about: Option<&Source>, failure: Failure, out: &mut Vec<Output>) {
+        if let Some(state) = self.blobs.get_mut(&digest) {
+            if let Some(source) = about {
+                state.sources.remove(source);
+            }
+            if about.is_none() || state.sources.is_empty() {
+                self.fail(digest, failure, out);
+            }
+        }
+    }
+
     fn dropped(&mut self, digest: Digest, out: &mut Vec<Output>) {
         if self.blobs.contains_key(&digest) {
             self.cancel_all(digest, out);
@@ -382,7 +404,7 @@ impl Node {
             out.push(Output::Trust { digest, readers: swarm.readers });
         }
         if let Some(access) = swarm.access {
-            out.push(Output::Accessible { digest, source: swarm.about, access });
+            out.push(Output::Accessible { digest, source: swarm.about.clone(), access });
         }
         if let Some(epoch) = swarm.revoked {
             self.revoked(digest, epoch, out);
@@ -394,7 +416,7 @@ impl Node {
             self.leased(now, digest, lease, out);
         }
         if let Some(failure) = swarm.failure {
-            self.fail(digest, failure, out);
+            self.failed_at(digest, swarm.about.as_ref(), failure, out);
             return;
         }
         self.links.learn(&digest, swarm.neighbours, self.me.node);

@@ -1,9 +1,10 @@
 //! Reading a blob from the registry: which pieces next, and how far ahead of the swarm.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use piece::PieceIndex;
-use wire::control::{Access, Source};
+use wire::control::{Access, Lease};
 
 use super::blob::Pieces;
 use super::config::Config;
@@ -11,10 +12,12 @@ use super::config::Config;
 /// One reading of one blob, under a lease or on this node's own decision.
 #[derive(Debug)]
 pub(super) struct Origin {
-    /// Epoch of the lease; 0 when no scheduler gave one.
-    pub(super) epoch: u64,
-    /// Where.
-    pub(super) source: Source,
+    /// Where, and under which epoch; 0 when no scheduler gave one.
+    pub(super) lease: Lease,
+    /// Whether the registry has been asked to open the blob.
+    asked: bool,
+    /// The pieces that opening brings.
+    first: Option<(PieceIndex, u32)>,
     /// Who may read it there, once the registry has answered.
     pub(super) access: Option<Access>,
     /// Whether the registry can only be read from start to end.
@@ -26,14 +29,43 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    pub(super) fn new(epoch: u64, source: Source) -> Self {
-        Self { epoch, source, access: None, sequential: false, reading: BTreeSet::new(), ranges: BTreeSet::new() }
+    pub(super) fn new(lease: Lease) -> Self {
+        Self {
+            lease,
+            asked: false,
+            first: None,
+            access: None,
+            sequential: false,
+            reading: BTreeSet::new(),
+            ranges: BTreeSet::new(),
+        }
     }
 
-    /// The registry has answered.
-    pub(super) fn opened(&mut self, access: Access, sequential: bool) {
+    /// The bytes to open the blob with, the first time there are any to ask for: nothing is known to be here while the size
+    /// is unknown, and nothing is asked while the store has yet to say what is.
+    pub(super) fn ask(&mut self, size: Option<u64>, pieces: Option<&Pieces>, config: &Config) -> Option<Range<u64>> {
+        if self.asked {
+            return None;
+        }
+        let range = match (size, pieces) {
+            (None, _) => 0..config.origin_range_bytes,
+            (Some(_), None) => return None,
+            (Some(_), Some(pieces)) => {
+                let (first, count) = self.choose(pieces, config)?;
+                self.first = Some((first, count));
+                let end = pieces.geometry.piece(first.get() + count - 1)?;
+                pieces.geometry.range(first).start..pieces.geometry.range(end).end
+            }
+        };
+        self.asked = true;
+        Some(range)
+    }
+
+    /// The registry has answered; the pieces that came with the answer are to be read now.
+    pub(super) fn opened(&mut self, access: Access, sequential: bool) -> Option<(PieceIndex, u32)> {
         self.access = Some(access);
         self.sequential = sequential;
+        self.first.take()
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -73,15 +105,25 @@ impl Origin {
             return None;
         }
         let piece_len = pieces.geometry.piece_len();
-        let wanted = |piece: &PieceIndex| {
-            !pieces.have.has(*piece) && !self.reading.contains(piece) && !pieces.in_flight.contains_key(piece)
-        };
-        let mut open = pieces.geometry.pieces().skip(pieces.have.prefix() as usize).skip_while(|piece| !wanted(piece));
-        let first = open.next()?;
-        let ahead = u64::from(first.get().saturating_sub(published)) * piece_len;
+        let next = pieces.geometry.pieces().skip(pieces.have.prefix() as usize).find(|piece| self.lacks(pieces, *piece))?;
+        let ahead = u64::from(next.get().saturating_sub(published)) * piece_len;
         if others_want && ahead >= config.read_ahead.max(piece_len) {
             return None;
         }
+        self.choose(pieces, config)
+    }
+
+    /// Whether a piece is neither here nor on its way.
+    fn lacks(&self, pieces: &Pieces, piece: PieceIndex) -> bool {
+        !pieces.have.has(piece) && !self.reading.contains(&piece) && !pieces.in_flight.contains_key(&piece)
+    }
+
+    /// Sets aside the first pieces that are neither here nor on their way, as one range.
+    fn choose(&mut self, pieces: &Pieces, config: &Config) -> Option<(PieceIndex, u32)> {
+        let piece_len = pieces.geometry.piece_len();
+        let wanted = |piece: &PieceIndex| self.lacks(pieces, *piece);
+        let mut open = pieces.geometry.pieces().skip(pieces.have.prefix() as usize).skip_while(|piece| !wanted(piece));
+        let first = open.next()?;
         let most = (config.origin_range_bytes / piece_len).max(1) as usize;
         let count = 1 + open.take_while(wanted).take(most - 1).count() as u32;
         self.reading.extend((first.get()..first.get() + count).filter_map(|number| pieces.geometry.piece(number)));
@@ -94,11 +136,12 @@ impl Origin {
 mod tests {
     use super::*;
     use piece::{Bitfield, Geometry};
-    use wire::control::{Kind, Repository};
+    use wire::control::{Kind, Repository, Source};
 
     fn origin() -> Origin {
         let repository = Repository { registry: "r".into(), name: "m".into() };
-        let mut origin = Origin::new(1, Source { repository, kind: Kind::Blob });
+        let source = Source { repository, kind: Kind::Blob };
+        let mut origin = Origin::new(Lease { epoch: 1, source, resume: None });
         origin.opened(Access::Public, false);
         origin
     }
@@ -125,6 +168,20 @@ mod tests {
         assert!(origin.next_range(&pieces, 0, false, &config).is_none(), "half a range frees nothing");
         settle(&mut origin, &mut pieces, 1);
         assert_eq!(origin.next_range(&pieces, 0, false, &config).map(|(first, _)| first.get()), Some(8));
+    }
+
+    #[test]
+    fn opening_brings_the_first_range() {
+        let (config, mut pieces) = (Config::default(), pieces());
+        let lease = origin().lease;
+        assert_eq!(Origin::new(lease.clone()).ask(None, None, &config), Some(0..config.origin_range_bytes));
+        assert_eq!(Origin::new(lease.clone()).ask(Some(1), None, &config), None, "the store has yet to say what is here");
+        pieces.have.set(pieces.geometry.piece(0).unwrap());
+        let mut origin = Origin::new(lease);
+        assert_eq!(origin.ask(Some(256 << 20), Some(&pieces), &config), Some(4 << 20..12 << 20));
+        assert_eq!(origin.ask(Some(256 << 20), Some(&pieces), &config), None, "asked once");
+        assert_eq!(origin.opened(Access::Public, false).map(|(first, count)| (first.get(), count)), Some((1, 2)));
+        assert_eq!(origin.next_range(&pieces, 0, false, &config).map(|(first, _)| first.get()), Some(3));
     }
 
     #[test]

@@ -38,14 +38,13 @@ impl Node {
         if state.origin.is_some() {
             out.push(Output::CloseOrigin { digest });
         }
-        state.origin = Some(Origin::new(lease.epoch, lease.source.clone()));
-        out.push(Output::OpenOrigin { digest, size: state.size, lease });
+        state.origin = Some(Origin::new(lease));
     }
 
     /// The scheduler took the lease away.
     pub(super) fn revoked(&mut self, digest: Digest, epoch: u64, out: &mut Vec<Output>) {
         let Some(state) = self.blobs.get_mut(&digest) else { return };
-        if state.origin.as_ref().is_some_and(|origin| origin.epoch <= epoch) {
+        if state.origin.as_ref().is_some_and(|origin| origin.lease.epoch <= epoch) {
             state.origin = None;
             out.push(Output::CloseOrigin { digest });
         }
@@ -62,8 +61,10 @@ impl Node {
     ) {
         let Some(state) = self.blobs.get_mut(&blob.digest) else { return };
         let Some(origin) = &mut state.origin else { return };
-        origin.opened(access, sequential);
-        let source = origin.source.clone();
+        if let Some((first, count)) = origin.opened(access, sequential) {
+            out.push(Output::ReadOrigin { digest: blob.digest, first, count });
+        }
+        let source = origin.lease.source.clone();
         out.push(Output::Accessible { digest: blob.digest, source: Some(source.clone()), access });
         state.access = Some((source, access));
         if let Some(wanted) = &mut state.wanted {
@@ -78,17 +79,23 @@ impl Node {
     pub(super) fn read_failed(&mut self, digest: Digest, failure: Failure, out: &mut Vec<Output>) {
         let Some(state) = self.blobs.get_mut(&digest) else { return };
         let Some(origin) = state.origin.take() else { return };
-        if origin.epoch > 0 && self.reporter.is_registered() {
-            self.reporter.gave_back(digest, origin.epoch, failure);
+        if origin.lease.epoch > 0 && self.reporter.is_registered() {
+            self.reporter.gave_back(digest, origin.lease.epoch, failure);
         } else {
             self.fail(digest, failure, out);
         }
     }
 
-    /// Reads every range that may be read now.
+    /// Opens what is to be opened, and reads every range that may be read now.
     pub(super) fn fill_origins(&mut self, out: &mut Vec<Output>) {
         for (_, digest) in &self.hungry {
             let Some(state) = self.blobs.get_mut(digest) else { continue };
+            if let Some(origin) = &mut state.origin
+                && let Some(first) = origin.ask(state.size, state.pieces.as_ref(), &self.config)
+            {
+                let lease = origin.lease.clone();
+                out.push(Output::OpenOrigin { digest: *digest, size: state.size, lease, first });
+            }
             let (published, others_want) = match &state.origin {
                 Some(origin) if origin.is_open() => (state.published(), state.others_want()),
                 _ => continue,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use piece::Digest;
-use wire::control::{Accusation, Failure, MAX_ENTRIES, Source};
+use wire::control::{Accusation, Failure, Lease, MAX_ENTRIES, Source};
 
 use super::Node;
 use super::event::{Ask, HoldingNow, Output, ReadingNow, Report};
@@ -133,7 +133,7 @@ impl Reporter {
 impl Node {
     pub(super) fn scheduler_up(&mut self, _now: Duration, out: &mut Vec<Output>) {
         self.reporter.link = SchedulerLink::Up;
-        let holdings = self.blobs.keys().filter_map(|digest| self.holding(digest)).collect();
+        let holdings = self.blobs.keys().filter_map(|digest| self.holding_now(digest)).collect();
         out.push(Output::Ask(Ask::Register { holdings }));
     }
 
@@ -179,7 +179,7 @@ impl Node {
         }
         let changed: Vec<Digest> = self.reporter.changed.iter().take(MAX_ENTRIES).copied().collect();
         let report = Report {
-            holdings: changed.iter().filter_map(|digest| self.holding(digest)).collect(),
+            holdings: changed.iter().filter_map(|digest| self.holding_now(digest)).collect(),
             gone: std::mem::take(&mut self.reporter.gone).into_iter().collect(),
             failed: std::mem::take(&mut self.reporter.failed),
             accusations: std::mem::take(&mut self.reporter.accusations),
@@ -211,7 +211,7 @@ impl Node {
         }
     }
 
-    fn holding(&self, digest: &Digest) -> Option<HoldingNow> {
+    pub(super) fn holding_now(&self, digest: &Digest) -> Option<HoldingNow> {
         let state = self.blobs.get(digest)?;
         let blob = state.blob(*digest)?;
         let reading = state.origin.as_ref().and_then(|origin| {
@@ -219,7 +219,8 @@ impl Node {
             let published = state.published();
             // The last boundary is the digest itself and has no midstate.
             let boundary = published.min(blob.geometry().count().saturating_sub(1));
-            (origin.epoch > 0).then(|| ReadingNow { epoch: origin.epoch, boundary, source: origin.source.clone(), access })
+            let Lease { epoch, source, .. } = &origin.lease;
+            (*epoch > 0).then(|| ReadingNow { epoch: *epoch, boundary, source: source.clone(), access })
         });
         Some(HoldingNow {
             blob,

@@ -1,0 +1,94 @@
+//! What a node is told at start: the configuration of each of its parts, and its own few options.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use wire::control::{Locality, Role};
+
+use crate::access::LocalAccess;
+
+/// A node's configuration: the product of its parts'.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// [`Role::Peer`], or [`Role::Seed`], which others prefer as reader of the registry.
+    pub role: Role,
+    /// Where others reach the data plane. An unspecified IP means: at the address they see.
+    pub advertise: SocketAddr,
+    /// Where the node stands.
+    pub locality: Locality,
+    /// The store.
+    pub store: store::Config,
+    /// The data plane.
+    pub transport: transport::Config,
+    /// The control plane.
+    pub control: control::Config,
+    /// Upstream registries.
+    pub registry: registry::Config,
+    /// The mirror; served where a listener for it is handed in.
+    pub mirror: mirror::Config,
+    /// The node's decisions.
+    pub node: swarm::node::Config,
+    /// HTTP servers of mirror and admin.
+    pub http: httpd::Limits,
+    /// Who may have private contents that this node holds. Default: nobody.
+    pub local_access: LocalAccess,
+    /// How long a verdict on who may read what counts. Default 5 min: so long a registry's change of mind goes unnoticed.
+    pub access_ttl: Duration,
+    /// How long a tag's answer counts. Default 10 s: so long a moved tag goes unnoticed.
+    pub tag_ttl: Duration,
+    /// Bytes of pieces in memory. Default 96 MiB; less slows fast links down.
+    pub buffers: u64,
+    /// Threads that prove pieces. Default: one per core, at most 8; two cores prove 5.8 GB/s.
+    pub provers: usize,
+}
+
+/// The sockets that a node serves on, bound by the caller.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Data plane.
+    pub data: UdpSocket,
+    /// Mirror, on nodes that serve clients.
+    pub mirror: Option<TcpListener>,
+    /// Admin HTTP.
+    pub admin: TcpListener,
+}
+
+/// Where a running node listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// Control plane, TCP.
+    pub control: SocketAddr,
+    /// Data plane, UDP.
+    pub data: SocketAddr,
+    /// Mirror.
+    pub mirror: Option<SocketAddr>,
+    /// Admin HTTP.
+    pub admin: SocketAddr,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    /// The data plane.
+    #[error(transparent)]
+    Transport(#[from] transport::TransportError),
+    /// The control plane.
+    #[error(transparent)]
+    Control(#[from] control::ControlError),
+    /// The registry client.
+    #[error(transparent)]
+    Registry(#[from] registry::ConfigError),
+    /// The mirror.
+    #[error(transparent)]
+    Mirror(#[from] mirror::ConfigError),
+    /// A metric exists twice.
+    #[error("metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// A thread or a socket could not be had.
+    #[error("the system refuses what the node needs: {0}")]
+    System(#[from] std::io::Error),
+}

@@ -1,0 +1,96 @@
+//! Events of the two planes, on their way to the machine or to an answer.
+
+use std::sync::Arc;
+
+use swarm::node::Input;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use wire::control::{Address, Request, Response};
+
+use crate::parts::Parts;
+use crate::upstream;
+
+/// Questions to the registry answered at the same time for others; more wait in the control plane's queue.
+const UPSTREAM_ANSWERS: usize = 64;
+
+/// Takes events of the control plane until it closes.
+pub(crate) async fn control(parts: Arc<Parts>, mut events: mpsc::Receiver<control::Event>, stop: CancellationToken) {
+    let answering = Arc::new(Semaphore::new(UPSTREAM_ANSWERS));
+    while let Some(Some(event)) = stop.run_until_cancelled(events.recv()).await {
+        match event {
+            control::Event::Connected(node, address) => parts.seen_at.connected(node, address),
+            control::Event::Disconnected(node) => parts.seen_at.disconnected(&node),
+            control::Event::SchedulerUp(node) => {
+                tracing::info!(scheduler = %identity::peer_id(node), "connected to the scheduler");
+                parts.engine.tell(Input::SchedulerUp).await;
+            }
+            control::Event::SchedulerDown(node) => {
+                tracing::warn!(
+                    scheduler = %identity::peer_id(node),
+                    "the scheduler is gone; transfers go on, and new pulls find holders through Kademlia"
+                );
+                parts.engine.tell(Input::SchedulerDown).await;
+            }
+            control::Event::Request { request, reply, .. } => {
+                take(&parts, &answering, request, reply).await;
+            }
+        }
+    }
+}
+
+async fn take(parts: &Arc<Parts>, answering: &Arc<Semaphore>, request: Request, reply: control::Reply) {
+    match request {
+        Request::Update { digest, swarm } => {
+            parts.told(digest, swarm).await;
+            reply.send(Response::Taken);
+        }
+        Request::Upstream { upstream } => {
+            let parts = Arc::clone(parts);
+            let Ok(turn) = Arc::clone(answering).acquire_owned().await else { return };
+            tokio::spawn(async move {
+                let answer = upstream::answer(&parts, &upstream).await;
+                drop(turn);
+                reply.send(Response::Upstream { answer });
+            });
+        }
+        Request::Lookup { digest } => {
+            let parts = Arc::clone(parts);
+            tokio::spawn(async move {
+                let holding = parts.engine.lookup(digest).await;
+                reply.send(Response::Found { data: Address(parts.advertised), role: parts.role, holding });
+            });
+        }
+        Request::Preheat { blobs, .. } => {
+            for (blob, source) in blobs {
+                parts.engine.want(blob.digest, Some(blob.size), source, false).await;
+            }
+            reply.send(Response::Taken);
+        }
+        Request::Register { .. } | Request::Join { .. } | Request::Report { .. } => {
+            let role = parts.role.name();
+            reply.send(Response::Refused { reason: format!("this node is a {role}, not a scheduler") });
+        }
+    }
+}
+
+/// Takes events of the data plane until it closes.
+pub(crate) async fn data(parts: Arc<Parts>, mut events: mpsc::Receiver<transport::Event>, stop: CancellationToken) {
+    while let Some(Some(event)) = stop.run_until_cancelled(events.recv()).await {
+        match event {
+            transport::Event::Connected { remote, .. } => {
+                parts.engine.tell(Input::Connected { node: remote.node }).await;
+                parts.note_usage();
+            }
+            transport::Event::Disconnected { node, reason } => {
+                tracing::debug!(?node, reason, "a connection has ended");
+                parts.engine.tell(Input::Disconnected { node }).await;
+                parts.note_usage();
+            }
+            transport::Event::Message { node, message } => {
+                parts.engine.tell(Input::Message { from: node, message }).await;
+            }
+            transport::Event::Fetch(request) => parts.engine.asked(request).await,
+            transport::Event::Refused { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The parts of a node that its tasks share.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use admin::Metrics;
+use admin::metrics::ReceivedFrom;
+use control::Control;
+use identity::NodeKey;
+use piece::{Blob, Digest, NodeId, SignedRun, Standing};
+use store::{BlobFile, Store, StoreError};
+use swarm::node::Input;
+use tokio::task::spawn_blocking;
+use transport::Transport;
+use wire::control::{Access, Failure, Locality, Role, Source, Swarm};
+
+use crate::access::{Verdict, Verdicts};
+use crate::buffers::Buffers;
+use crate::cursors::Cursors;
+use crate::engine::Engine;
+use crate::files::{self, Files};
+use crate::origin::Leases;
+use crate::proving::Provers;
+use crate::providing::Providing;
+use crate::suspects::Suspects;
+use crate::upstream::Upstreams;
+use crate::watch::Watches;
+
+/// Everything that tasks of this node use. Made once at start, shared by reference.
+pub(crate) struct Parts {
+    pub(crate) role: Role,
+    pub(crate) key: Arc<NodeKey>,
+    /// What others are told of where the data plane listens; an unspecified IP means: where they see this node.
+    pub(crate) advertised: SocketAddr,
+    pub(crate) locality: Locality,
+    pub(crate) engine: Engine,
+    pub(crate) store: Store,
+    pub(crate) files: Files,
+    pub(crate) transport: Transport,
+    pub(crate) control: Control,
+    pub(crate) registry: registry::Client,
+    pub(crate) buffers: Buffers,
+    pub(crate) provers: Provers,
+    pub(crate) watches: Watches,
+    pub(crate) trust: Trust,
+    pub(crate) roles: Roles,
+    pub(crate) suspects: Suspects,
+    pub(crate) seen_at: SeenAt,
+    pub(crate) leases: Leases,
+    pub(crate) cursors: Cursors,
+    pub(crate) verdicts: Verdicts,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) providing: Providing,
+    pub(crate) metrics: Metrics,
+    pub(crate) begun: Mutex<HashMap<Digest, Instant>>,
+}
+
+impl Parts {
+    /// Opens a blob in the store and tells the machine what is there of it.
+    pub(crate) fn open(self: &Arc<Self>, blob: Blob, media_type: Option<String>, source: Option<Source>) {
+        let parts = Arc::clone(self);
+        parts.begun.lock().expect("no holder of this lock panics").insert(blob.digest, Instant::now());
+        spawn_blocking(move || {
+            let input = match parts.store.begin(blob, media_type.as_deref()) {
+                Ok(file) => {
+                    if let Some(source) = &source {
+                        remember_source(&file, source);
+                    }
+                    parts.files.keep(file.clone());
+                    Input::Opened { blob, bits: file.bitfield(), media_type: file.media_type() }
+                }
+                Err(error) => Input::OpenFailed { digest: blob.digest, failure: storage_failure(&error) },
+            };
+            parts.engine.tell_blocking(input);
+        });
+    }
+
+    /// Dials a node; success is reported by the transport's own event.
+    pub(crate) fn connect(self: &Arc<Self>, node: NodeId, address: SocketAddr) {
+        let parts = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = parts.transport.connect(node, address).await {
+                tracing::debug!(?node, %address, %error, "could not connect");
+                parts.engine.tell(Input::Disconnected { node }).await;
+            }
+        });
+    }
+
+    /// A blob is whole.
+    pub(crate) fn completed(self: &Arc<Self>, digest: &Digest) {
+        if let Some(begun) = self.begun.lock().expect("no holder of this lock panics").remove(digest) {
+            self.metrics.blob_finished(begun.elapsed());
+        }
+        self.trust.forget(digest);
+        self.leases.forget(digest);
+        self.watches.tell(digest, |seen| seen.complete = true);
+        self.note_usage();
+        let (parts, digest) = (Arc::clone(self), *digest);
+        tokio::spawn(async move {
+            if let Some(signer) = parts.file(&digest).and_then(|file| parts.suspects.judge(&file)) {
+                tracing::error!(%digest, %signer, "this node signed a false midstate");
+                parts.engine.tell(Input::Forged { digest, signer }).await;
+            }
+        });
+    }
+
+    /// Remembers who may read a content.
+    pub(crate) fn learn_access(&self, digest: Digest, source: Option<Source>, access: Access) {
+        if let Some(source) = source {
+            let verdict = Verdict { access, size: None, media_type: None };
+            self.verdicts.learn(Instant::now(), &source.repository, digest, verdict);
+        }
+    }
+
+    /// What a scheduler said of a blob, on its way to the machine.
+    pub(crate) async fn told(&self, digest: Digest, swarm: Swarm) {
+        for neighbour in &swarm.neighbours {
+            self.roles.learn(neighbour.node, neighbour.role);
+        }
+        self.engine.tell(Input::Told { digest, swarm }).await;
+    }
+
+    /// Counts what the store holds and who is connected.
+    pub(crate) fn note_usage(&self) {
+        self.metrics.set_store_bytes(self.store.usage().used);
+        self.metrics.set_connections(self.transport.status().connections);
+    }
+
+    /// A blob has left the store.
+    pub(crate) async fn dropped(&self, digest: &Digest) {
+        self.files.forget(digest);
+        self.engine.tell(Input::Dropped { digest: *digest }).await;
+    }
+
+    /// A blob's file, whole or in progress.
+    pub(crate) fn file(&self, digest: &Digest) -> Option<BlobFile> {
+        self.files.get(&self.store, digest)
+    }
+
+    /// Takes midstates that came with a piece, as far as their signer has standing.
+    pub(crate) fn accept_runs(&self, file: &BlobFile, runs: Vec<SignedRun>) {
+        for run in runs {
+            let trusted = match run.run().standing {
+                Standing::Closed => true,
+                Standing::Reader { .. } => self.trust.is_reader(&run.run().blob.digest, &run.signer()),
+            };
+            if trusted && let Err(error) = file.accept(run) {
+                tracing::debug!(%error, "midstates refused");
+            }
+        }
+    }
+}
+
+/// Notes with a blob where it can be read again. Losing the note costs no more than a repair that has to be asked for.
+pub(crate) fn remember_source(file: &BlobFile, source: &Source) {
+    if let Err(error) = file.add_source(&files::source_text(source)) {
+        tracing::debug!(%error, "a blob's source was not noted");
+    }
+}
+
+/// What a client is told when the store cannot take a blob.
+pub(crate) fn storage_failure(error: &StoreError) -> Failure {
+    Failure { status: 507, message: error.to_string(), retry_after: None, challenge: None }
+}
+
+/// Whose midstates count for a blob, besides those of nodes whose chain has closed.
+#[derive(Debug, Default)]
+pub(crate) struct Trust {
+    readers: Mutex<HashMap<Digest, Vec<NodeId>>>,
+}
+
+impl Trust {
+    pub(crate) fn set(&self, digest: Digest, readers: Vec<NodeId>) {
+        self.readers.lock().expect("no holder of this lock panics").insert(digest, readers);
+    }
+
+    pub(crate) fn forget(&self, digest: &Digest) {
+        self.readers.lock().expect("no holder of this lock panics").remove(digest);
+    }
+
+    fn is_reader(&self, digest: &Digest, node: &NodeId) -> bool {
+        let readers = self.readers.lock().expect("no holder of this lock panics");
+        readers.get(digest).is_some_and(|readers| readers.contains(node))
+    }
+}
+
+/// Nodes whose role is remembered; the map starts afresh beyond.
+const MAX_ROLES: usize = 16_384;
+
+/// What other nodes do, as far as somebody told.
+#[derive(Debug, Default)]
+pub(crate) struct Roles {
+    roles: Mutex<HashMap<NodeId, Role>>,
+}
+
+impl Roles {
+    pub(crate) fn learn(&self, node: NodeId, role: Role) {
+        let mut roles = self.roles.lock().expect("no holder of this lock panics");
+        if roles.len() >= MAX_ROLES {
+            roles.clear();
+        }
+        roles.insert(node, role);
+    }
+
+    /// Where bytes from this node are counted.
+    pub(crate) fn source_of(&self, node: &NodeId) -> ReceivedFrom {
+        match self.roles.lock().expect("no holder of this lock panics").get(node) {
+            Some(Role::Seed) => ReceivedFrom::Seed,
+            Some(Role::Peer | Role::Scheduler) | None => ReceivedFrom::Peer,
+        }
+    }
+}
+
+/// Where the control plane's connections lead to; as many entries as connections.
+#[derive(Debug, Default)]
+pub(crate) struct SeenAt {
+    addresses: Mutex<HashMap<NodeId, IpAddr>>,
+}
+
+impl SeenAt {
+    pub(crate) fn connected(&self, node: NodeId, address: SocketAddr) {
+        self.addresses.lock().expect("no holder of this lock panics").insert(node, address.ip());
+    }
+
+    pub(crate) fn disconnected(&self, node: &NodeId) {
+        self.addresses.lock().expect("no holder of this lock panics").remove(node);
+    }
+
+    pub(crate) fn of(&self, node: &NodeId) -> Option<IpAddr> {
+        self.addresses.lock().expect("no holder of this lock panics").get(node).copied()
+    }
+}

@@ -1,0 +1,109 @@
+//! What a node is doing, as `packswarm status`, the admin API and the demo show it. The JSON is part of the contract:
+//! `docs/api.md` describes it, and a test pins it.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::parts::Parts;
+
+/// A node at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// `seed` or `peer`.
+    pub role: &'static str,
+    /// The node's libp2p peer id.
+    pub peer_id: String,
+    /// The release.
+    pub version: &'static str,
+    /// Whether a scheduler is connected.
+    pub scheduler: Option<String>,
+    /// Bytes that the store may hold.
+    pub store_capacity: u64,
+    /// Bytes that count against it.
+    pub store_used: u64,
+    /// Open connections of the data plane.
+    pub connections: usize,
+    /// Settings that the system did not grant in full, with what to do about it.
+    pub settings: Vec<Setting>,
+    /// Every blob held or being fetched.
+    pub blobs: Vec<BlobStatus>,
+}
+
+/// A setting that was asked of the system.
+#[derive(Debug, Clone, Serialize)]
+pub struct Setting {
+    /// Its name.
+    pub name: String,
+    /// What was asked.
+    pub wanted: String,
+    /// What was granted.
+    pub got: String,
+    /// What an operator can do.
+    pub advice: Option<String>,
+}
+
+/// One blob at one node.
+#[derive(Debug, Clone, Serialize)]
+pub struct BlobStatus {
+    /// Its digest.
+    pub digest: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its number of pieces.
+    pub pieces: u32,
+    /// How many of them are here and proven.
+    pub held: u32,
+    /// Whether all are.
+    pub complete: bool,
+    /// Whether it is pinned.
+    pub pinned: bool,
+    /// Media type, if known.
+    pub media_type: Option<String>,
+    /// When it was last used, in seconds since 1970.
+    pub last_used: u64,
+}
+
+pub(crate) async fn status(parts: &Arc<Parts>) -> Status {
+    let usage = parts.store.usage();
+    let transport = parts.transport.status();
+    let scheduler = parts.control.schedulers().borrow().map(|node| identity::peer_id(node).to_string());
+    let settings = transport.settings.into_iter().map(|report| Setting {
+        name: report.name.to_string(),
+        wanted: report.wanted.to_string(),
+        got: report.got.to_string(),
+        advice: report.advice.map(|advice| advice.to_string()),
+    });
+    Status {
+        role: parts.role.name(),
+        peer_id: identity::peer_id(parts.key.node_id()).to_string(),
+        version: env!("CARGO_PKG_VERSION"),
+        scheduler,
+        store_capacity: usage.capacity,
+        store_used: usage.used,
+        connections: transport.connections,
+        settings: settings.collect(),
+        blobs: blobs(parts),
+    }
+}
+
+/// Every blob that the store holds, whole or in part.
+pub(crate) fn blobs(parts: &Parts) -> Vec<BlobStatus> {
+    let mut blobs: Vec<BlobStatus> = parts
+        .store
+        .held()
+        .into_iter()
+        .map(|held| BlobStatus {
+            digest: held.blob.digest.to_string(),
+            size: held.blob.size,
+            pieces: held.blob.geometry().count(),
+            held: held.pieces,
+            complete: held.complete,
+            pinned: held.pinned,
+            media_type: held.media_type,
+            last_used: held.last_used,
+        })
+        .collect();
+    blobs.sort_by(|a, b| a.digest.cmp(&b.digest));
+    blobs
+}
