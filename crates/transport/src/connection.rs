@@ -144,7 +144,10 @@ impl Task {
             error = connection.closed() => Ending::lost(words(&error)),
         };
         let over = connection.close_reason();
-        connection.close(ending.code.var_int(), ending.reason.as_bytes());
+        if over.is_none() {
+            // Closing what is closed already would hide the reason from whoever else asks.
+            connection.close(ending.code.var_int(), ending.reason.as_bytes());
+        }
         // What either end said on purpose beats what the streams made of it.
         match (self.farewell.get(), over) {
             (Some(farewell), _) => farewell.clone(),

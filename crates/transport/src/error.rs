@@ -247,7 +247,7 @@ pub(crate) fn words(error: &ConnectionError) -> String {
             format!("closed by the other end: {}", printable(&close.reason))
         }
         ConnectionError::TimedOut => "nothing heard any more".to_owned(),
-        ConnectionError::Reset => "the other end has restarted".to_owned(),
+        ConnectionError::Reset => "the other end does not know this connection any more".to_owned(),
         ConnectionError::LocallyClosed => "closed here".to_owned(),
         ConnectionError::TransportError(_)
         | ConnectionError::ConnectionClosed(_)

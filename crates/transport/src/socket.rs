@@ -169,7 +169,7 @@ impl fmt::Debug for CappedSocket {
 mod tests {
     use super::*;
 
-    async fn socket(mtu_upper_bound: u16) -> Socket {
+    fn socket(mtu_upper_bound: u16) -> Socket {
         let config = Config {
             mtu_upper_bound,
             max_udp_payload: mtu_upper_bound,
@@ -181,7 +181,7 @@ mod tests {
     #[tokio::test]
     async fn datagrams_per_call_fit_into_one() {
         for payload in [1200, 1472, 6500, 6551, 8952, 32_754, 65_000] {
-            let socket = socket(payload).await;
+            let socket = socket(payload);
             let payload = usize::from(payload);
             assert!(
                 socket.udp.max_transmit_segments() * payload <= MAX_DATAGRAM,

@@ -110,7 +110,7 @@ impl Table {
                 place.insert(start(events, None));
                 Ok(())
             }
-            Entry::Occupied(mut place) => {
+            Entry::Occupied(place) => {
                 let old = place.get();
                 let pair = Pair {
                     old_dialled: old.dialled,

@@ -41,7 +41,10 @@ pub(crate) struct Inner {
     pub(crate) changed: Notify,
     /// How many requests of neighbours are being answered.
     pub(crate) serving: watch::Sender<usize>,
+    /// Callers that were turned away.
     pub(crate) refusals: RefusalLog,
+    /// Nodes that turned us away.
+    rebuffs: RefusalLog,
     pub(crate) sent: AtomicU64,
     received: Arc<AtomicU64>,
     is_draining: AtomicBool,
@@ -122,6 +125,7 @@ impl Transport {
             changed: Notify::new(),
             serving: watch::Sender::new(0),
             refusals: RefusalLog::default(),
+            rebuffs: RefusalLog::default(),
             sent: AtomicU64::new(0),
             received: Arc::default(),
             is_draining: AtomicBool::new(false),
@@ -312,7 +316,7 @@ impl Inner {
             .unwrap_or(Err(ConnectError::Timeout { node, addr, after }));
         self.table().dials.remove(&node);
         if let Err(error @ ConnectError::WrongKey { .. }) = &outcome
-            && self.refusals.allows(addr, Instant::now())
+            && self.rebuffs.allows(addr, Instant::now())
         {
             tracing::warn!("{error}");
         }

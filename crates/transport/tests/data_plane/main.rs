@@ -1,0 +1,9 @@
+//! The data plane between real sockets on loopback.
+
+mod admission;
+mod bounds;
+mod connections;
+mod hostile;
+mod pieces;
+mod raw;
+mod support;

@@ -1,0 +1,250 @@
+//! Pieces, from request to last byte.
+
+use bytes::Bytes;
+use piece::{Blob, MAX_RUN, Midstate, MidstateRun, SignedRun, Standing};
+use transport::{FetchError, ServeError};
+use wire::exchange::{MAX_ANSWER_RUNS, Refusal};
+
+use crate::support::{Node, blob, data, key, request, until, within};
+
+async fn pair() -> (Node, Node) {
+    let (mut a, mut b) = (Node::start(1), Node::start(2));
+    a.join(&mut b).await;
+    (a, b)
+}
+
+/// A run as long as they come.
+fn signed_run() -> SignedRun {
+    let midstates = vec![Midstate::START; MAX_RUN];
+    let run = MidstateRun {
+        blob: Blob {
+            size: 1 << 30,
+            ..blob()
+        },
+        first: 1,
+        midstates,
+        standing: Standing::Closed,
+    };
+    SignedRun::sign(run, key(9).signing_key()).unwrap()
+}
+
+#[tokio::test]
+async fn a_piece_arrives_whole_with_its_runs() {
+    let (mut a, mut b) = pair().await;
+    let piece = data(4 << 20);
+    let runs = vec![signed_run(); MAX_ANSWER_RUNS];
+    // Either end may ask, whoever dialled.
+    let [from_a, from_b] = [a.transport.clone(), b.transport.clone()];
+    for (asker, holder) in [(from_a, &mut b), (from_b, &mut a)] {
+        let id = holder.id;
+        let fetching = async {
+            let mut incoming = within(asker.fetch(&id, request(3))).await.unwrap();
+            assert_eq!(incoming.runs, runs);
+            let progress = incoming.progress();
+            assert_eq!(progress.bytes(), 0);
+            let mut buffer = vec![0; piece.len()];
+            within(incoming.read_into(&mut buffer)).await.unwrap();
+            assert_eq!(progress.bytes(), piece.len() as u64);
+            buffer
+        };
+        let serving = async {
+            let asked = holder.request().await;
+            assert_eq!(asked.fetch, request(3));
+            assert_eq!(within(asked.piece(runs.clone(), piece.clone())).await, Ok(4 << 20));
+        };
+        assert_eq!(tokio::join!(fetching, serving).0, piece);
+    }
+    for status in [a.transport.status(), b.transport.status()] {
+        assert_eq!((status.received_bytes, status.sent_bytes), (4 << 20, 4 << 20));
+    }
+}
+
+#[tokio::test]
+async fn many_pieces_travel_at_once() {
+    let (a, mut b) = pair().await;
+    let piece = data(300_000);
+    let fetches = (0..40).map(|number| {
+        let (transport, id, piece) = (a.transport.clone(), b.id, piece.clone());
+        tokio::spawn(async move {
+            let mut buffer = vec![0; piece.len() - number as usize];
+            transport
+                .fetch(&id, request(number))
+                .await
+                .unwrap()
+                .read_into(&mut buffer)
+                .await
+                .unwrap();
+            assert_eq!(buffer, piece[number as usize..]);
+        })
+    });
+    let fetches: Vec<_> = fetches.collect();
+    for _ in 0..40 {
+        let asked = b.request().await;
+        let bytes = piece.slice(asked.fetch.piece as usize..);
+        tokio::spawn(asked.piece(Vec::new(), bytes));
+    }
+    for fetch in fetches {
+        within(fetch).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn refusals_carry_their_reason() {
+    let (a, mut b) = pair().await;
+    for refusal in [Refusal::NotHere, Refusal::Busy, Refusal::Failed] {
+        let (answer, ()) = tokio::join!(a.transport.fetch(&b.id, request(0)), async {
+            b.events.recv().await;
+        });
+        // Dropped unanswered: the asker is told to look elsewhere, and nobody is blamed.
+        assert!(matches!(answer, Err(FetchError::Lost(_))), "{answer:?}");
+        let id = b.id;
+        let (answer, ()) = tokio::join!(a.transport.fetch(&id, request(0)), async {
+            b.request().await.refuse(refusal).await;
+        });
+        assert_eq!(answer.unwrap_err(), FetchError::Refused(refusal));
+    }
+    assert_eq!(
+        a.transport.fetch(&a.id, request(0)).await.unwrap_err(),
+        FetchError::NotConnected
+    );
+}
+
+#[tokio::test]
+async fn cancelling_on_the_way_stops_the_sender() {
+    let (a, mut b) = pair().await;
+    let id = b.id;
+    // More than all windows hold, so that the sender can't be done.
+    let huge = data(16 << 20);
+    let (incoming, asked) = tokio::join!(a.transport.fetch(&id, request(0)), async {
+        let asked = b.request().await;
+        tokio::spawn(asked.piece(Vec::new(), huge.clone()))
+    });
+    let mut incoming = incoming.unwrap();
+    let progress = incoming.progress();
+    let mut buffer = vec![0; huge.len()];
+    tokio::select! {
+        biased;
+        () = until(|| progress.bytes() > 1 << 20) => {}
+        read = incoming.read_into(&mut buffer) => panic!("{read:?}, though a window is left to fill"),
+    }
+    drop(incoming);
+    assert_eq!(within(asked).await.unwrap(), Err(ServeError::Cancelled));
+    // The connection is as good as before.
+    let (answer, ()) = tokio::join!(a.transport.fetch(&id, request(1)), async {
+        b.request().await.refuse(Refusal::Busy).await;
+    });
+    assert_eq!(answer.unwrap_err(), FetchError::Refused(Refusal::Busy));
+}
+
+#[tokio::test]
+async fn a_request_given_up_before_it_is_answered_is_cancelled() {
+    let (a, mut b) = pair().await;
+    let (transport, id) = (a.transport.clone(), b.id);
+    let fetch = tokio::spawn(async move { transport.fetch(&id, request(0)).await.map(|_| ()) });
+    let asked = b.request().await;
+    fetch.abort();
+    assert!(fetch.await.unwrap_err().is_cancelled());
+    assert_eq!(
+        within(asked.piece(Vec::new(), data(16 << 20))).await,
+        Err(ServeError::Cancelled)
+    );
+}
+
+#[tokio::test]
+async fn a_piece_of_another_length_is_the_senders_fault() {
+    let (a, mut b) = pair().await;
+    let id = b.id;
+    for (sent, wanted) in [(1000, 1001), (1001, 1000), (0, 1), (1, 0)] {
+        let (incoming, asked) = tokio::join!(a.transport.fetch(&id, request(0)), async {
+            let asked = b.request().await;
+            tokio::spawn(asked.piece(Vec::new(), data(sent)))
+        });
+        let mut buffer = vec![0; wanted];
+        let error = within(incoming.unwrap().read_into(&mut buffer)).await.unwrap_err();
+        assert!(
+            matches!(error, FetchError::Malformed(_)),
+            "{sent} for {wanted}: {error}"
+        );
+        let _ = within(asked).await;
+    }
+}
+
+#[tokio::test]
+async fn a_sender_that_gives_up_half_way_is_not_taken_for_done() {
+    let (a, mut b) = pair().await;
+    let id = b.id;
+    let (incoming, asked) = tokio::join!(a.transport.fetch(&id, request(0)), async {
+        let asked = b.request().await;
+        tokio::spawn(asked.piece(Vec::new(), data(32 << 20)))
+    });
+    let mut incoming = incoming.unwrap();
+    let progress = incoming.progress();
+    let mut buffer = vec![0; 32 << 20];
+    let (read, ()) = tokio::join!(within(incoming.read_into(&mut buffer)), async {
+        until(|| progress.bytes() > 0).await;
+        asked.abort();
+    });
+    assert_eq!(read, Err(FetchError::Lost("the neighbour gave up on it".to_owned())));
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_nobodys_fault() {
+    let (a, mut b) = pair().await;
+    let id = b.id;
+    let (incoming, asked) = tokio::join!(a.transport.fetch(&id, request(0)), async {
+        let asked = b.request().await;
+        tokio::spawn(asked.piece(Vec::new(), data(32 << 20)))
+    });
+    b.transport.disconnect(&a.id, "enough");
+    let mut buffer = vec![0; 32 << 20];
+    let error = within(incoming.unwrap().read_into(&mut buffer)).await.unwrap_err();
+    assert!(matches!(error, FetchError::Lost(_)), "{error}");
+    assert!(matches!(within(asked).await.unwrap(), Err(ServeError::Lost(_))));
+}
+
+#[tokio::test]
+async fn more_runs_than_an_answer_holds_are_not_sent() {
+    let (a, mut b) = pair().await;
+    let id = b.id;
+    let (answer, ()) = tokio::join!(a.transport.fetch(&id, request(0)), async {
+        let error = b
+            .request()
+            .await
+            .piece(vec![signed_run(); MAX_ANSWER_RUNS + 1], Bytes::new())
+            .await;
+        assert!(matches!(error, Err(ServeError::TooLong { runs: 9, .. })), "{error:?}");
+    });
+    assert!(matches!(answer, Err(FetchError::Lost(_))), "{answer:?}");
+}
+
+#[tokio::test]
+async fn closing_lets_a_piece_finish_and_takes_no_more() {
+    let (a, mut b) = pair().await;
+    let id = b.id;
+    let piece = data(16 << 20);
+    let (incoming, asked) = tokio::join!(a.transport.fetch(&id, request(0)), async {
+        let asked = b.request().await;
+        tokio::spawn(asked.piece(Vec::new(), piece.clone()))
+    });
+    let closing = b.transport.clone();
+    let closing = tokio::spawn(async move { closing.close().await });
+    let refused = async {
+        // Until the close has begun, requests are still taken, and dropped here.
+        loop {
+            tokio::select! {
+                answer = a.transport.fetch(&id, request(1)) => match answer {
+                    Err(FetchError::Lost(_)) => {}
+                    other => break other,
+                },
+                _ = b.events.recv() => {}
+            }
+        }
+    };
+    assert_eq!(within(refused).await.unwrap_err(), FetchError::Refused(Refusal::Busy));
+    let mut buffer = vec![0; piece.len()];
+    within(incoming.unwrap().read_into(&mut buffer)).await.unwrap();
+    assert_eq!(buffer, piece);
+    assert_eq!(within(asked).await.unwrap(), Ok(16 << 20));
+    assert_eq!(b.disconnected().await, "shutting down");
+    within(closing).await.unwrap();
+}
