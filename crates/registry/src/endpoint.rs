@@ -17,6 +17,8 @@ use crate::error::RegistryError;
 
 /// Docker Hub's name in references, and the host that serves it.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
+/// Connections kept per host for later: more than one reader's window of ranges.
+const MAX_IDLE: usize = 32;
 /// The longest repository name: what CNCF Distribution accepts.
 const MAX_NAME: usize = 255;
 /// The longest tag (OCI distribution spec).
@@ -288,6 +290,7 @@ fn http_client(config: &Config, roots: rustls::RootCertStore) -> Result<reqwest:
         .user_agent(agent)
         .connect_timeout(config.connect_timeout)
         .pool_idle_timeout(config.idle_timeout)
+        .pool_max_idle_per_host(MAX_IDLE)
         .tcp_nodelay(true)
         .build()
         .map_err(|e| ConfigError::Http(e.to_string()))

@@ -25,7 +25,7 @@ const MTIME: u64 = 1_767_225_600;
 
 impl Artifact {
     /// A model of `size` bytes in four weight files and a dozen small ones, in sub-directories too: always the same for
-    /// the same `seed`. Computes all of it once, for the digests (about a second per GiB and core), and holds only the
+    /// the same `seed`. Computes all of it once, for the digests (one to three seconds per GiB on a core), and holds only the
     /// small files. Sizes below half a MiB are rounded up.
     pub fn generate(seed: u64, size: u64) -> Self {
         Self::generate_sharded(seed, size, SHARDS)

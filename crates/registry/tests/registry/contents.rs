@@ -309,3 +309,22 @@ async fn documents_are_passed_through() {
     assert_eq!(blob, Blob { digest, size: 5 });
     assert_eq!(ask(Query::Tag { tag: "gone".into() }).await.unwrap_err().status(), 404);
 }
+
+#[tokio::test]
+async fn every_request_can_run_in_a_task_of_its_own() {
+    let server = Server::start(|_, _| manifest()).await;
+    let (client, repository, digest) = (client(), server.repository(), Digest::of(MANIFEST));
+    let source = server.source(Kind::Manifest);
+    let task = tokio::spawn(async move {
+        client.manifest(&repository, "v1").await?;
+        client.head(&source, "v1").await?;
+        client
+            .document(&Upstream {
+                repository,
+                query: Query::Tag { tag: "v1".into() },
+            })
+            .await?;
+        client.blob(&source, &digest, None, 0..10).await
+    });
+    assert_eq!(task.await.unwrap().unwrap().size(), MANIFEST.len() as u64);
+}
