@@ -136,6 +136,16 @@ impl Metrics {
         });
     }
 
+    /// Bytes of blobs that arrived from one kind of source so far.
+    pub fn received_from(&self, source: ReceivedFrom) -> u64 {
+        self.received_bytes[source as usize].get()
+    }
+
+    /// Bytes of blobs sent to other nodes so far.
+    pub fn sent_so_far(&self) -> u64 {
+        self.sent_bytes.get()
+    }
+
     /// Bytes of a blob arrived.
     pub fn received_bytes(&self, source: ReceivedFrom, bytes: u64) {
         self.received_bytes[source as usize].inc_by(bytes);

@@ -62,6 +62,7 @@ async fn register(parts: &Arc<Parts>, holdings: Vec<HoldingNow>) {
             Ok(Response::Registered { report_every }) if pages.peek().is_none() => {
                 let report_every = Duration::from_millis(report_every.into());
                 parts.engine.tell(Input::Registered { report_every }).await;
+                parts.registered.send_replace(true);
             }
             Ok(Response::Registered { .. }) => {}
             Ok(Response::Refused { reason }) => tracing::error!(reason, "the scheduler refuses this node"),

@@ -38,7 +38,7 @@ use wire::control::Role;
 
 pub use access::LocalAccess;
 pub use config::{Addresses, Config, Listeners, StartError};
-pub use status::{BlobStatus, Status};
+pub use status::{BlobStatus, Received, Setting, Status};
 
 use engine::{Engine, Loop};
 use parts::Parts;
@@ -141,6 +141,13 @@ impl Handle {
         status::status(&self.parts).await
     }
 
+    /// Waits until a scheduler knows the node.
+    pub async fn registered(&self) {
+        let mut registered = self.parts.registered.subscribe();
+        // The sender lives as long as the parts, which this handle holds.
+        let _ = registered.wait_for(|registered| *registered).await;
+    }
+
     /// Changes the node's decisions while it runs.
     pub async fn reconfigure(&self, config: swarm::node::Config) {
         self.parts.engine.reconfigure(config).await;
@@ -204,6 +211,7 @@ async fn assemble(
         control,
         metrics,
         begun: Mutex::default(),
+        registered: tokio::sync::watch::Sender::new(false),
     });
     parts.note_usage();
     Ok((parts, Events { engine: engine_events, control: control_events, data }))

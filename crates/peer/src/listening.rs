@@ -29,6 +29,7 @@ pub(crate) async fn control(parts: Arc<Parts>, mut events: mpsc::Receiver<contro
                     scheduler = %identity::peer_id(node),
                     "the scheduler is gone; transfers go on, and new pulls find holders through Kademlia"
                 );
+                parts.registered.send_replace(false);
                 parts.engine.tell(Input::SchedulerDown).await;
             }
             control::Event::Request { request, reply, .. } => {

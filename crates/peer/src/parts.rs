@@ -12,6 +12,7 @@ use identity::NodeKey;
 use piece::{Blob, Digest, NodeId, SignedRun, Standing};
 use store::{BlobFile, Store, StoreError};
 use swarm::node::Input;
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use transport::Transport;
 use wire::control::{Access, Failure, Locality, Role, Source, Swarm};
@@ -55,6 +56,8 @@ pub(crate) struct Parts {
     pub(crate) providing: Providing,
     pub(crate) metrics: Metrics,
     pub(crate) begun: Mutex<HashMap<Digest, Instant>>,
+    /// Whether a scheduler knows this node.
+    pub(crate) registered: watch::Sender<bool>,
 }
 
 impl Parts {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use admin::metrics::ReceivedFrom;
 use serde::Serialize;
 
 use crate::parts::Parts;
@@ -24,10 +25,25 @@ pub struct Status {
     pub store_used: u64,
     /// Open connections of the data plane.
     pub connections: usize,
+    /// Bytes of blobs received since the start, by source.
+    pub received: Received,
+    /// Bytes of blobs sent to other nodes since the start.
+    pub sent: u64,
     /// Settings that the system did not grant in full, with what to do about it.
     pub settings: Vec<Setting>,
     /// Every blob held or being fetched.
     pub blobs: Vec<BlobStatus>,
+}
+
+/// Bytes by where they came from.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Received {
+    /// Other peers.
+    pub peer: u64,
+    /// Seeds.
+    pub seed: u64,
+    /// The registry.
+    pub registry: u64,
 }
 
 /// A setting that was asked of the system.
@@ -82,6 +98,12 @@ pub(crate) async fn status(parts: &Arc<Parts>) -> Status {
         store_capacity: usage.capacity,
         store_used: usage.used,
         connections: transport.connections,
+        received: Received {
+            peer: parts.metrics.received_from(ReceivedFrom::Peer),
+            seed: parts.metrics.received_from(ReceivedFrom::Seed),
+            registry: parts.metrics.received_from(ReceivedFrom::Registry),
+        },
+        sent: parts.metrics.sent_so_far(),
         settings: settings.collect(),
         blobs: blobs(parts),
     }
