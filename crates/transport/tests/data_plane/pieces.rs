@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use piece::{Blob, MAX_RUN, Midstate, MidstateRun, SignedRun, Standing};
-use transport::{FetchError, ServeError};
+use tokio::task::JoinHandle;
+use transport::{FetchError, IncomingPiece, ServeError};
 use wire::exchange::{MAX_ANSWER_RUNS, Refusal};
 
 use crate::support::{Node, blob, data, key, request, until, within};
@@ -11,6 +12,14 @@ async fn pair() -> (Node, Node) {
     let (mut a, mut b) = (Node::start(1), Node::start(2));
     a.join(&mut b).await;
     (a, b)
+}
+
+/// A piece that has begun to travel from `b` to `a`, and its sender's task.
+async fn begin(a: &Node, b: &mut Node, bytes: Bytes) -> (IncomingPiece, JoinHandle<Result<u64, ServeError>>) {
+    let (asker, id) = (a.transport.clone(), b.id);
+    let asking = tokio::spawn(async move { asker.fetch(&id, request(0)).await });
+    let serving = tokio::spawn(b.request().await.piece(Vec::new(), bytes));
+    (within(asking).await.unwrap().unwrap(), serving)
 }
 
 /// A run as long as they come.
@@ -115,11 +124,7 @@ async fn cancelling_on_the_way_stops_the_sender() {
     let id = b.id;
     // More than all windows hold, so that the sender can't be done.
     let huge = data(16 << 20);
-    let (incoming, asked) = tokio::join!(a.transport.fetch(&id, request(0)), async {
-        let asked = b.request().await;
-        tokio::spawn(asked.piece(Vec::new(), huge.clone()))
-    });
-    let mut incoming = incoming.unwrap();
+    let (mut incoming, asked) = begin(&a, &mut b, huge.clone()).await;
     let progress = incoming.progress();
     let mut buffer = vec![0; huge.len()];
     tokio::select! {
@@ -153,14 +158,10 @@ async fn a_request_given_up_before_it_is_answered_is_cancelled() {
 #[tokio::test]
 async fn a_piece_of_another_length_is_the_senders_fault() {
     let (a, mut b) = pair().await;
-    let id = b.id;
     for (sent, wanted) in [(1000, 1001), (1001, 1000), (0, 1), (1, 0)] {
-        let (incoming, asked) = tokio::join!(a.transport.fetch(&id, request(0)), async {
-            let asked = b.request().await;
-            tokio::spawn(asked.piece(Vec::new(), data(sent)))
-        });
+        let (mut incoming, asked) = begin(&a, &mut b, data(sent)).await;
         let mut buffer = vec![0; wanted];
-        let error = within(incoming.unwrap().read_into(&mut buffer)).await.unwrap_err();
+        let error = within(incoming.read_into(&mut buffer)).await.unwrap_err();
         assert!(
             matches!(error, FetchError::Malformed(_)),
             "{sent} for {wanted}: {error}"
@@ -172,12 +173,7 @@ async fn a_piece_of_another_length_is_the_senders_fault() {
 #[tokio::test]
 async fn a_sender_that_gives_up_half_way_is_not_taken_for_done() {
     let (a, mut b) = pair().await;
-    let id = b.id;
-    let (incoming, asked) = tokio::join!(a.transport.fetch(&id, request(0)), async {
-        let asked = b.request().await;
-        tokio::spawn(asked.piece(Vec::new(), data(32 << 20)))
-    });
-    let mut incoming = incoming.unwrap();
+    let (mut incoming, asked) = begin(&a, &mut b, data(32 << 20)).await;
     let progress = incoming.progress();
     let mut buffer = vec![0; 32 << 20];
     let (read, ()) = tokio::join!(within(incoming.read_into(&mut buffer)), async {
@@ -190,14 +186,10 @@ async fn a_sender_that_gives_up_half_way_is_not_taken_for_done() {
 #[tokio::test]
 async fn a_lost_connection_is_nobodys_fault() {
     let (a, mut b) = pair().await;
-    let id = b.id;
-    let (incoming, asked) = tokio::join!(a.transport.fetch(&id, request(0)), async {
-        let asked = b.request().await;
-        tokio::spawn(asked.piece(Vec::new(), data(32 << 20)))
-    });
+    let (mut incoming, asked) = begin(&a, &mut b, data(32 << 20)).await;
     b.transport.disconnect(&a.id, "enough");
     let mut buffer = vec![0; 32 << 20];
-    let error = within(incoming.unwrap().read_into(&mut buffer)).await.unwrap_err();
+    let error = within(incoming.read_into(&mut buffer)).await.unwrap_err();
     assert!(matches!(error, FetchError::Lost(_)), "{error}");
     assert!(matches!(within(asked).await.unwrap(), Err(ServeError::Lost(_))));
 }
@@ -222,10 +214,7 @@ async fn closing_lets_a_piece_finish_and_takes_no_more() {
     let (a, mut b) = pair().await;
     let id = b.id;
     let piece = data(16 << 20);
-    let (incoming, asked) = tokio::join!(a.transport.fetch(&id, request(0)), async {
-        let asked = b.request().await;
-        tokio::spawn(asked.piece(Vec::new(), piece.clone()))
-    });
+    let (mut incoming, asked) = begin(&a, &mut b, piece.clone()).await;
     let closing = b.transport.clone();
     let closing = tokio::spawn(async move { closing.close().await });
     let refused = async {
@@ -242,7 +231,7 @@ async fn closing_lets_a_piece_finish_and_takes_no_more() {
     };
     assert_eq!(within(refused).await.unwrap_err(), FetchError::Refused(Refusal::Busy));
     let mut buffer = vec![0; piece.len()];
-    within(incoming.unwrap().read_into(&mut buffer)).await.unwrap();
+    within(incoming.read_into(&mut buffer)).await.unwrap();
     assert_eq!(buffer, piece);
     assert_eq!(within(asked).await.unwrap(), Ok(16 << 20));
     assert_eq!(b.disconnected().await, "shutting down");
