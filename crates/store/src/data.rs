@@ -101,6 +101,11 @@ fn reserve(file: &File, size: u64) -> io::Result<()> {
     if size == 0 {
         return Ok(());
     }
+    // A reservation that fails may take all the space there is before it gives it back, and others would feel that.
+    let filesystem = rustix::fs::fstatvfs(file)?;
+    if size > filesystem.f_bavail.saturating_mul(filesystem.f_frsize) {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(size),
         other => Ok(other?),

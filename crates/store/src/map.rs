@@ -58,11 +58,15 @@ impl Map {
     }
 
     fn populate(&self, start: usize, len: usize) -> io::Result<()> {
-        let unsupported = |error: &io::Error| error.raw_os_error() == Some(Errno::INVAL.raw_os_error());
-        match self.0.advise_range(Advice::PopulateRead, start, len) {
-            Err(error) if unsupported(&error) => Ok(()),
-            other => other,
-        }
+        self.0
+            .advise_range(Advice::PopulateRead, start, len)
+            .or_else(|error| match Errno::from_io_error(&error) {
+                // The kernel doesn't know the advice.
+                Some(Errno::INVAL) => Ok(()),
+                // What a signal would have said.
+                Some(Errno::FAULT) => Err(Errno::IO.into()),
+                Some(_) | None => Err(error),
+            })
     }
 }
 

@@ -281,3 +281,149 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
 fn file_len(path: &Path) -> io::Result<u64> {
     std::fs::metadata(path).map(|metadata| metadata.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ed25519_dalek::SigningKey;
+    use piece::{MidstateRun, NodeId, Standing};
+    use std::fs;
+
+    const BLOB: Blob = Blob {
+        digest: Digest::from_bytes([7; 32]),
+        size: 5 << 20,
+    };
+
+    fn run() -> SignedRun {
+        let run = MidstateRun {
+            blob: BLOB,
+            first: 3,
+            midstates: vec![Midstate::START; 4],
+            standing: Standing::Closed,
+        };
+        SignedRun::sign(run, &SigningKey::from_bytes(&[1; 32])).unwrap()
+    }
+
+    /// A log with one of everything, and where each record ends.
+    fn log() -> (Vec<u8>, Vec<usize>) {
+        let bits = [vec![0xf0], vec![0; 2]].concat();
+        let mut file = MAGIC.to_vec();
+        let mut ends = Vec::new();
+        for record in [
+            Record::Blob { blob: BLOB, epoch: 9 },
+            Record::MediaType("application/x".to_owned()),
+            Record::Source("registry/org/model".to_owned()),
+            Record::Run(run()),
+            Record::Learnt {
+                first: 1,
+                midstates: vec![Midstate::START; 2],
+            },
+            Record::Bits(bits),
+            Record::Have(19),
+            Record::Pinned(true),
+        ] {
+            record.put(&BLOB.digest, &mut file);
+            ends.push(file.len());
+        }
+        (file, ends)
+    }
+
+    fn read(bytes: &[u8]) -> Option<Side> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        Side::read(file.path(), &BLOB.digest).unwrap()
+    }
+
+    fn have(side: &Side) -> Vec<u32> {
+        BLOB.geometry()
+            .pieces()
+            .filter(|piece| side.bits.has(*piece))
+            .map(|piece| piece.get())
+            .collect()
+    }
+
+    #[test]
+    fn everything_is_read_back() {
+        let mut side = read(&log().0).unwrap();
+        assert!(side.intact && side.epoch == 9 && side.blob == BLOB && side.meta.pinned);
+        assert_eq!(side.meta.media_type.as_deref(), Some("application/x"));
+        assert_eq!(side.meta.sources, ["registry/org/model"]);
+        assert_eq!(have(&side), [0, 1, 2, 3, 19]);
+        let (chain, holds) = side.chain();
+        assert!(holds);
+        assert_eq!((chain.known_prefix(), chain.voucher(2)), (6, None));
+        let signer = SigningKey::from_bytes(&[1; 32]).verifying_key().to_bytes();
+        assert_eq!(chain.voucher(6), Some(NodeId::from_bytes(signer)));
+    }
+
+    #[test]
+    fn a_snapshot_says_the_same() {
+        let mut side = read(&log().0).unwrap();
+        let (chain, _) = side.chain();
+        let mut again = read(&snapshot(10, &side.meta, &chain, &side.bits)).unwrap();
+        assert!(again.intact && again.epoch == 10 && again.meta == side.meta && again.bits == side.bits);
+        let (same, holds) = again.chain();
+        assert!(holds);
+        for n in 0..20 {
+            assert_eq!(
+                (same.boundary(n), same.voucher(n)),
+                (chain.boundary(n), chain.voucher(n)),
+                "boundary {n}"
+            );
+        }
+        let full = Bitfield::full(&BLOB.geometry());
+        let proven = read(&snapshot(10, &side.meta, &chain, &full)).unwrap();
+        assert!(proven.runs.is_empty() && proven.learnt.len() == 6 && proven.bits.is_full());
+    }
+
+    #[test]
+    fn cut_or_flipped_anywhere_only_what_stands_before_counts() {
+        let (file, ends) = log();
+        for at in 0..file.len() {
+            let whole = ends.iter().filter(|end| **end <= at).count();
+            let mut flipped = file.clone();
+            flipped[at] ^= 1 << (at % 8);
+            for (how, bytes) in [("cut", &file[..at]), ("flipped", &flipped[..])] {
+                let side = read(bytes);
+                assert_eq!(side.is_some(), whole > 0, "{how} at {at}");
+                let Some(side) = side else { continue };
+                assert_eq!(side.len as usize, ends[whole - 1], "{how} at {at}");
+                assert_eq!(side.intact, how == "cut" && ends.contains(&at), "{how} at {at}");
+                let expected: &[u32] = [&[][..], &[0, 1, 2, 3], &[0, 1, 2, 3, 19]][whole.saturating_sub(5).min(2)];
+                assert_eq!(have(&side), expected, "{how} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn records_of_another_blob_or_out_of_place_end_the_log() {
+        let other = Digest::from_bytes([8; 32]);
+        let (file, _) = log();
+        for record in [
+            Record::Blob { blob: BLOB, epoch: 1 },
+            Record::Have(20),
+            Record::Bits(vec![0xff; 4]),
+            Record::Bits(vec![0xff; 3]),
+            Record::MediaType("x".repeat(256)),
+        ] {
+            let mut longer = file.clone();
+            record.put(&BLOB.digest, &mut longer);
+            let side = read(&longer).unwrap();
+            assert_eq!((side.intact, side.len as usize), (false, file.len()), "{record:?}");
+        }
+        let mut longer = file.clone();
+        Record::Have(5).put(&other, &mut longer);
+        assert!(!read(&longer).unwrap().intact);
+        assert!(Side::read(std::path::Path::new("/nowhere"), &other).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_forged_run_spoils_the_chain_but_nothing_else() {
+        let mut side = read(&log().0).unwrap();
+        let mut bytes = minicbor::to_vec(run()).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        side.runs = vec![minicbor::decode(&bytes).unwrap()];
+        let (chain, holds) = side.chain();
+        assert!(!holds && chain.known_prefix() == 2);
+    }
+}

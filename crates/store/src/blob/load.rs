@@ -16,9 +16,9 @@ use super::write::UNSYNCED;
 use super::{Inner, Phase, State};
 use crate::data::Data;
 use crate::index::{Meta, Slot};
+use crate::shared::Shared;
 use crate::side::{Side, snapshot};
 use crate::side_log::SideLog;
-use crate::store::Shared;
 use crate::{StoreError, locked};
 
 /// Begins a blob: data first, then the side file, without which the data is swept up.

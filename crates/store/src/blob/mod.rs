@@ -13,7 +13,6 @@ pub use write::{Settled, Written};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -22,9 +21,9 @@ use piece::{Bitfield, Blob, Chain, Geometry, Link, Midstate, PieceIndex, SignedR
 
 use crate::data::Data;
 use crate::index::Slot;
+use crate::shared::Shared;
 use crate::side::{Record, snapshot};
 use crate::side_log::SideLog;
-use crate::store::Shared;
 use crate::{AcceptError, StoreError, locked};
 use coverage::Coverage;
 
@@ -141,10 +140,14 @@ impl BlobFile {
     pub fn accept(&self, run: SignedRun) -> Result<bool, AcceptError> {
         let _writing = self.0.shared.enter()?;
         let mut state = self.0.state()?;
-        // Neighbours relay the same runs again and again; only a new one needs a copy to keep.
-        let record = Record::Run(run.clone());
+        // Neighbours relay the same runs again and again; only one that says something new is worth a copy.
+        let (first, count) = (run.run().first, run.run().midstates.len());
+        let unheard = (first..=u32::MAX)
+            .take(count)
+            .any(|n| state.chain.boundary(n).is_none());
+        let record = unheard.then(|| Record::Run(run.clone()));
         let new = state.chain.accept(run)?;
-        if new {
+        if let (true, Some(record)) = (new, record) {
             self.0.append(&mut state, &record)?;
         }
         Ok(new)
@@ -237,7 +240,7 @@ impl BlobFile {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        data.bytes(range).map_err(StoreError::io("read", &self.0.path()))
+        data.bytes(range).map_err(self.0.refused("read"))
     }
 
     /// Removes the blob from the store: data, bits and midstates. Every handle on it is dead from then on. Returns the runs
@@ -283,6 +286,7 @@ impl Inner {
         let mut state = locked(&self.state);
         unlink()?;
         state.phase = Phase::Gone;
+        state.bits = Bitfield::empty(&self.geometry);
         self.freed.notify_all();
         Ok(())
     }
@@ -368,11 +372,18 @@ impl Inner {
             .collect())
     }
 
-    /// Where the data lies, for errors to say.
-    fn path(&self) -> PathBuf {
-        let (layout, digest) = (&self.shared.layout, &self.slot.blob.digest);
-        let path = layout.finished(digest);
-        if path.exists() { path } else { layout.partial(digest) }
+    /// Turns what the system says into an error about the blob's file.
+    fn refused(&self, attempt: &'static str) -> impl FnOnce(io::Error) -> StoreError {
+        move |error| {
+            let (layout, digest) = (&self.shared.layout, &self.slot.blob.digest);
+            let finished = locked(&self.state).phase == Phase::Finished;
+            let path = if finished {
+                layout.finished(digest)
+            } else {
+                layout.partial(digest)
+            };
+            StoreError::io(attempt, &path)(error)
+        }
     }
 }
 

@@ -68,7 +68,7 @@ impl BlobFile {
             claim
                 .data
                 .write(offset, proven.bytes())
-                .map_err(StoreError::io("write", &inner.path()))?;
+                .map_err(inner.refused("write"))?;
             inner.have(claim)?;
         }
         Ok(Written {
@@ -91,10 +91,7 @@ impl BlobFile {
             let whole = inner.geometry.range(piece);
             let part = whole.start.max(offset)..whole.end.min(end);
             let bytes = &bytes[(part.start - offset) as usize..(part.end - offset) as usize];
-            claim
-                .data
-                .write(part.start, bytes)
-                .map_err(StoreError::io("write", &inner.path()))?;
+            claim.data.write(part.start, bytes).map_err(inner.refused("write"))?;
             inner.state()?.staged.entry(piece).or_default().add(part);
         }
         Ok(())
@@ -124,7 +121,7 @@ impl BlobFile {
             };
             (start, Arc::clone(&state.data))
         };
-        let bytes = data.piece(piece).map_err(StoreError::io("read", &inner.path()))?;
+        let bytes = data.piece(piece).map_err(inner.refused("read"))?;
         let hasher = PrefixHasher::resume(start, range.start);
         let refusal = if inner.geometry.is_last(piece) {
             (hasher.last(&bytes) != digest).then_some(Settled::WrongDigest)
@@ -244,8 +241,9 @@ impl Inner {
         let data = loop {
             match state.phase {
                 Phase::Finished => return Ok(true),
-                Phase::Finishing | Phase::Moving => state = self.wait(state)?,
+                Phase::Finishing => state = self.wait(state)?,
                 Phase::Gone => return Err(self.gone()),
+                Phase::Moving => return Ok(false),
                 Phase::Partial if !state.bits.is_full() => return Ok(false),
                 Phase::Partial => {
                     state.phase = Phase::Finishing;
