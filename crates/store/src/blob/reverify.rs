@@ -64,10 +64,9 @@ impl Inner {
         drop(state);
         let moved = self.copy(&good, data).and_then(|new| self.put(new));
         if moved.is_err() {
-            // The bad pieces cannot stay in the file, and there is no other.
+            // The bad pieces cannot stay in the file, and there is no other. What was copied is swept up at the latest.
             self.die(|| Ok(()))?;
-            let new = unfinished(&self.shared.layout.partial(&self.slot.blob.digest));
-            remove_if_there(&new).map_err(StoreError::io("remove", &new))?;
+            let _ = remove_if_there(&unfinished(&self.shared.layout.partial(&self.slot.blob.digest)));
             self.shared.remove(&self.slot)?;
         }
         moved

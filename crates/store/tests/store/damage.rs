@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use store::StoreError;
+
 use crate::sample::{Sample, open};
 
 const MIB: usize = 1 << 20;
@@ -166,6 +168,23 @@ fn verifying_finds_a_flipped_bit_and_the_piece_can_be_fetched_again() {
     assert_eq!(early, flipped, "what was handed out before does not change");
     assert_ne!(fs::read(link).unwrap(), sample.bytes, "nor does the user's hard link");
     assert_eq!(file.verify_all(|_, _| ()).unwrap(), []);
+}
+
+#[test]
+fn a_bad_blob_that_cannot_be_moved_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (sample, other) = (Sample::new(1, 2 * MIB), Sample::new(2, 2 * MIB));
+    let (file, good) = (sample.complete(&store), other.complete(&store));
+    let early = file.read(sample.index(3)).unwrap();
+    flip(&file.path().unwrap(), sample.offset(4));
+    // A directory in the way stands for a full disk.
+    fs::create_dir(path(dir.path(), "partial", &sample).with_extension("new")).unwrap();
+    assert!(file.verify_all(|_, _| ()).is_err());
+    assert!(!file.has(sample.index(3)) && matches!(file.read(sample.index(3)), Err(StoreError::Gone { .. })));
+    assert_eq!(&early[..], sample.piece(3));
+    assert!(store.get(&sample.blob.digest).is_none() && !path(dir.path(), "blobs", &sample).exists());
+    assert_eq!(other.check(&good).len(), 8);
 }
 
 #[test]
