@@ -97,7 +97,7 @@ impl Announcer {
         let quiet = self
             .last_known
             .is_some_and(|last| now.saturating_duration_since(last) >= QUIET);
-        if quiet && self.known >= 2 * self.known_at_round.max(1) {
+        if quiet && self.known > 0 && self.known >= 2 * self.known_at_round {
             self.known_at_round = self.known;
             self.fresh.extend(self.repeat.drain(..).map(|(_, digest)| digest));
         }

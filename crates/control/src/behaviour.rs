@@ -19,6 +19,10 @@ use crate::providers::ProviderStore;
 pub(crate) const KAD_PROTOCOL: StreamProtocol = StreamProtocol::new("/packswarm/kad/1");
 /// At how many nodes a provider record is kept. Losing all of them within one repetition takes half the cluster.
 const KAD_REPLICATION: usize = 8;
+/// How many nodes a search asks at a time. Generous, as it is used when others have failed.
+const KAD_PARALLELISM: usize = 8;
+/// How often a node looks for nodes it does not know: it connects to a few dozen others for it.
+const KAD_REFRESH: Duration = Duration::from_secs(15 * 60);
 /// The most bytes in a Kademlia message: twenty nodes with four addresses each are a tenth of it.
 const KAD_MAX_MESSAGE: usize = 32 << 10;
 /// The most of one node's asks under way to another.
@@ -95,8 +99,10 @@ fn messages(request_timeout: Duration) -> request_response::Behaviour<ControlCod
 fn kademlia(local: PeerId, find_timeout: Duration) -> kad::Behaviour<ProviderStore> {
     let mut config = kad::Config::new(KAD_PROTOCOL);
     config
+        .set_parallelism(NonZeroUsize::new(KAD_PARALLELISM).expect("not zero"))
         .set_replication_factor(NonZeroUsize::new(KAD_REPLICATION).expect("not zero"))
         .set_query_timeout(find_timeout.max(Duration::from_secs(1)))
+        .set_periodic_bootstrap_interval(Some(KAD_REFRESH))
         .set_max_packet_size(KAD_MAX_MESSAGE)
         .set_provider_record_ttl(Some(RECORD_TTL))
         // `announce` paces what libp2p would repeat all at once.

@@ -27,13 +27,13 @@ pub struct Config {
     pub request_timeout: Duration,
     /// How long a TCP connection may take to come about, and after it the handshake. Default 5 s.
     pub handshake_timeout: Duration,
-    /// After how long without use a connection is closed, if it is not one to a scheduler. Default 60 s. Longer saves
+    /// After how long without use a connection is closed, if it is not one to a scheduler. Default 30 s. Longer saves
     /// handshakes and costs connections.
     pub idle: Duration,
     /// Between two pings on a connection; one that is not answered within that time closes the connection. Default 15 s.
     /// A scheduler that vanishes without a word is noticed within twice that.
     pub ping_interval: Duration,
-    /// The most connections. Default 1024, at about 50 KiB each; a scheduler needs one for each node. An eighth of them,
+    /// The most connections. Default 1024, at about 100 KiB each; a scheduler needs one for each node. An eighth of them,
     /// at most 64, is kept free for those that this node dials.
     pub max_connections: u32,
     /// The most requests of others that wait for an answer, and of this node. Default 1024. Beyond, others are refused and
@@ -55,7 +55,7 @@ impl Config {
             bootstrap: Vec::new(),
             request_timeout: Duration::from_secs(15),
             handshake_timeout: Duration::from_secs(5),
-            idle: Duration::from_secs(60),
+            idle: Duration::from_secs(30),
             ping_interval: Duration::from_secs(15),
             max_connections: 1024,
             max_requests_in_flight: 1024,

@@ -104,6 +104,8 @@ pub(crate) struct Driver {
     finds: HashMap<kad::QueryId, Find>,
     find_timeout: Duration,
     quiet: Quiet,
+    /// Two cluster keys are accepted, so that some dial with one that is not listened with.
+    rotating: bool,
     /// The port listened on, if the addresses at which others see this node are to be passed on.
     learn_external: Option<u16>,
 }
@@ -118,6 +120,7 @@ impl Driver {
         let wrong_key = |reason: String| ControlError::Key { reason };
         let local = key.public().to_peer_id();
         let node = identity::node_id(&local).ok_or_else(|| wrong_key("it is not an Ed25519 key".into()))?;
+        let rotating = cluster_keys.len() > 1;
         let transport = SecureTcp::new(key, cluster_keys, config.handshake_timeout)
             .map_err(|error| wrong_key(error.to_string()))?
             .boxed();
@@ -138,12 +141,13 @@ impl Driver {
             links: Links::new(&config.schedulers, &config.bootstrap, node, Instant::now()),
             resolving: FuturesUnordered::new(),
             dials: HashMap::new(),
-            asks: Asks::default(),
+            asks: Asks::new(config.request_timeout),
             announcer: Announcer::new(MAX_PROVIDED),
             announcing: HashMap::new(),
             finds: HashMap::new(),
             find_timeout: config.find_timeout,
             quiet: Quiet::new(COMPLAIN_EVERY),
+            rotating,
             learn_external: config.external.is_none().then_some(0),
         })
     }
@@ -318,6 +322,10 @@ impl Driver {
                 self.on_identified(connection_id, peer_id, &info);
             }
             BehaviourEvent::Ping(ping::Event {
+                result: Ok(_) | Err(ping::Failure::Unsupported),
+                ..
+            }) => {}
+            BehaviourEvent::Ping(ping::Event {
                 connection,
                 result: Err(error),
                 peer,
@@ -326,8 +334,7 @@ impl Driver {
                 tracing::debug!(%peer, %error, "closing a connection that does not answer");
                 self.swarm.close_connection(connection);
             }
-            BehaviourEvent::Ping(ping::Event { result: Ok(_), .. })
-            | BehaviourEvent::Identify(
+            BehaviourEvent::Identify(
                 identify::Event::Sent { .. } | identify::Event::Pushed { .. } | identify::Event::Error { .. },
             ) => {}
             BehaviourEvent::Limits(never) | BehaviourEvent::Hold(never) => match never {},
@@ -336,9 +343,8 @@ impl Driver {
 
     fn on_established(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint, count: u32) {
         let (Some(node), Some(remote)) = (identity::node_id(&peer), to_socket(endpoint.get_remote_address())) else {
-            tracing::warn!(%peer, "closing the connection of a node whose key is not Ed25519");
             self.swarm.close_connection(connection);
-            return;
+            return self.on_dial_failed(connection, None, format!("the key of node {peer} is not Ed25519"));
         };
         let dialled = endpoint.is_dialer();
         self.connections.insert(
@@ -372,7 +378,11 @@ impl Driver {
     fn on_refused(&mut self, from: IpAddr, error: &ListenError) {
         let (words, for_operator) = explain::listen_error(from, error);
         if for_operator && self.quiet.may_speak(from, Instant::now()) {
-            tracing::warn!("{words}");
+            if self.rotating {
+                tracing::info!("{words} (to be expected while cluster keys rotate)");
+            } else {
+                tracing::warn!("{words}");
+            }
         } else {
             tracing::debug!("{words}");
         }

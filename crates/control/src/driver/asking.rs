@@ -1,10 +1,12 @@
 //! Requests and responses, in both directions.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use libp2p::identity::PeerId;
 use libp2p::request_response::{Event as MessageEvent, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
-use libp2p::swarm::ConnectionId;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, DialError};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use wire::DecodeError;
 use wire::control::{Request, Response};
@@ -14,6 +16,7 @@ use crate::behaviour::MAX_ASKS_PER_NODE;
 use crate::codec::Packet;
 use crate::error::AskError;
 use crate::event::{Answer, Event, OVERLOADED, Reply};
+use crate::explain;
 
 /// Reasons of failed dials kept until the asks that waited for them are told.
 const MAX_FAILURES: usize = 64;
@@ -60,8 +63,10 @@ impl Waiter {
 }
 
 /// This node's requests under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Asks {
+    /// When libp2p gives up.
+    timeout: Duration,
     waiting: HashMap<OutboundRequestId, (PeerId, Waiter)>,
     per_node: HashMap<PeerId, usize>,
     /// Why the latest dials failed.
@@ -69,6 +74,15 @@ pub(super) struct Asks {
 }
 
 impl Asks {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            waiting: HashMap::new(),
+            per_node: HashMap::new(),
+            failures: VecDeque::new(),
+        }
+    }
+
     /// Remembers why a node could not be dialled: libp2p tells those who ask it only that.
     pub(super) fn note_failure(&mut self, connection: ConnectionId, reason: String) {
         if self.failures.len() >= MAX_FAILURES {
@@ -100,8 +114,13 @@ impl Asks {
     fn failed(&mut self, request: OutboundRequestId, connection: ConnectionId, failure: &OutboundFailure) {
         let Some(waiter) = self.take(request) else { return };
         let reason = match failure {
-            // The asker's own clock says so in better words; a moment later, if at all.
-            OutboundFailure::Timeout => "the answer did not come in time".into(),
+            OutboundFailure::Timeout => {
+                let to = waiter.to.clone();
+                return waiter.end(Err(AskError::Timeout {
+                    to,
+                    after: self.timeout,
+                }));
+            }
             OutboundFailure::DialFailure => {
                 let noted = self.failures.iter().rev().find(|(failed, _)| *failed == connection);
                 noted.map_or_else(|| "it cannot be connected to".into(), |(_, reason)| reason.clone())
@@ -132,6 +151,14 @@ impl Driver {
         }
         if self.asks.under_way(&peer) >= MAX_ASKS_PER_NODE {
             return ask.waiter.end(Err(AskError::Overloaded));
+        }
+        // Dialled here, for libp2p does not say why a dial that it begins for a request does not begin.
+        if !self.swarm.is_connected(&peer) {
+            let dial = DialOpts::peer_id(peer).condition(PeerCondition::NotDialing);
+            match self.swarm.dial(dial.build()) {
+                Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+                Err(error) => return ask.waiter.unreachable(explain::dial_error(&error)),
+            }
         }
         let request = self
             .swarm

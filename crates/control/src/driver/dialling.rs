@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use libp2p::identity::PeerId;
-use libp2p::swarm::ConnectionId;
 use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::{ConnectionId, DialError};
 
 use super::{Ask, Driver, Resolved};
 use crate::address::{resolve, to_multiaddr};
@@ -87,6 +87,8 @@ impl Driver {
                     );
                     return;
                 }
+                // libp2p strikes this node's own addresses off.
+                Err(DialError::NoAddresses) => failures.push(format!("{address} is this node itself")),
                 Err(error) => failures.push(explain::dial_error(&error)),
             }
         }

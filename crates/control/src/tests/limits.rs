@@ -53,30 +53,28 @@ async fn requests_beyond_those_in_flight_are_refused() {
 
 #[tokio::test]
 async fn a_nodes_own_asks_wait_their_turn() {
-    let mut server = Node::start(config()).await;
+    let server = Node::start(config()).await;
+    let to = To::Address(server.address());
+    let _server = server.serve();
     let one_at_a_time = Config {
         max_requests_in_flight: 1,
-        request_timeout: Duration::from_millis(500),
         ..config()
     };
-    let client = Node::start(one_at_a_time).await.control;
-    let to = To::Address(server.address());
-    let first = tokio::spawn({
-        let (client, to) = (client.clone(), to.clone());
-        async move { client.ask(to, lookup()).await }
-    });
-    let kept = server.request().await;
+    let client = Node::start(Config {
+        request_timeout: Duration::from_millis(200),
+        ..one_at_a_time
+    })
+    .await
+    .control;
+    let turn = client.in_flight.clone().acquire_owned().await.unwrap();
     assert_eq!(
         client.ask(to.clone(), lookup()).await,
         Err(AskError::Overloaded),
         "its turn did not come"
     );
-    assert!(matches!(first.await.unwrap(), Err(AskError::Timeout { .. })));
-    drop(kept);
-    let (asked, ()) = tokio::join!(client.ask(to, lookup()), async {
-        server.request().await.3.send(Response::Taken)
-    });
-    assert_eq!(asked, Ok(Response::Taken));
+    let asked = tokio::spawn(async move { client.ask(to, lookup()).await });
+    drop(turn);
+    assert_eq!(asked.await.unwrap(), Ok(Response::Taken));
 }
 
 #[tokio::test]
@@ -112,7 +110,7 @@ struct RawNode {
 }
 
 impl RawNode {
-    async fn connect(server: &Node) -> Self {
+    fn connect(server: &Node) -> Self {
         let key = NodeKey::generate().keypair();
         let cluster = ClusterKeys::parse(KEY_A).unwrap();
         let keys = cluster.pnet_keys().map(libp2p::pnet::PreSharedKey::new).collect();
@@ -143,21 +141,23 @@ impl RawNode {
             .send_request(&self.server, Packet::Leaving(frame));
         let response = async {
             loop {
-                match self.swarm.select_next_some().await {
-                    SwarmEvent::Behaviour(request_response::Event::Message {
-                        message:
-                            Message::Response {
-                                response: Packet::Arrived { message, .. },
-                                ..
-                            },
-                        ..
-                    }) => return message.unwrap(),
-                    SwarmEvent::Behaviour(request_response::Event::OutboundFailure { error, .. }) => {
-                        panic!("no response: {error}")
-                    }
-                    SwarmEvent::ConnectionClosed { .. } => panic!("the connection was closed"),
-                    _ => {}
-                }
+                let event = self.swarm.select_next_some().await;
+                assert!(
+                    !matches!(event, SwarmEvent::ConnectionClosed { .. }),
+                    "the connection is kept"
+                );
+                let SwarmEvent::Behaviour(event) = event else { continue };
+                let request_response::Event::Message {
+                    message: Message::Response { response, .. },
+                    ..
+                } = event
+                else {
+                    panic!("no response: {event:?}")
+                };
+                let Packet::Arrived { message, .. } = response else {
+                    panic!("it arrived")
+                };
+                return message.unwrap();
             }
         };
         tokio::time::timeout(DEADLINE, response).await.unwrap()
@@ -171,7 +171,7 @@ fn frame(body: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn a_request_that_is_not_known_is_refused_and_the_connection_kept() {
     let server = Node::start(config()).await;
-    let mut raw = RawNode::connect(&server).await;
+    let mut raw = RawNode::connect(&server);
     let _server = server.serve();
     // `[99, []]`: a request of a kind that a later release may add; then garbage; then nothing; then a false length.
     let too_long = (u32::try_from(wire::control::MAX_CONTROL).unwrap() + 1)
