@@ -33,6 +33,8 @@ use shared::{Shared, blocking};
 
 /// Events on their way to the caller; a worker that reports faster waits.
 const EVENTS: usize = 256;
+/// Chunks between a stream and its worker. With a socket's usual 16..64 KiB each, about a MiB.
+const CHUNKS: usize = 32;
 /// Most layers at a time, whatever is asked for: each holds a thread, a few buffers and up to 128 MiB of zstd window.
 const MAX_CONCURRENCY: usize = 64;
 

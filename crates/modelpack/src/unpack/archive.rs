@@ -10,8 +10,8 @@ use tar::{Archive, Entry};
 use super::entry::{Wanted, shown_name, wanted};
 use super::error::{Refusal, UnpackError};
 use super::gauge::Valve;
+use super::local;
 use super::plan::PackedJob;
-use super::raw;
 use super::shared::Shared;
 use super::tree::{Attributes, Staged, set_attributes};
 use crate::TreePath;
@@ -219,7 +219,7 @@ impl Reader<'_> {
     fn same_content(&self, one: Staged, other: Staged) -> io::Result<bool> {
         let tree = &self.shared.tree;
         let (one, other) = (tree.open_staged(one)?, tree.open_staged(other)?);
-        Ok(raw::hash(&one, u64::MAX)? == raw::hash(&other, u64::MAX)?)
+        Ok(local::hash(&one, u64::MAX)? == local::hash(&other, u64::MAX)?)
     }
 
     fn failed(&self, path: &TreePath) -> impl FnOnce(io::Error) -> UnpackError + use<> {

@@ -1,12 +1,14 @@
-//! Files that are already on this machine: linked, reflinked, copied inside the kernel, or through a buffer.
+//! Files that are already on this machine: hashed, linked, reflinked, copied inside the kernel or through a buffer.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
+use piece::Digest;
 use rustix::fs::{copy_file_range, ioctl_ficlone};
 use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
 
 use super::How;
 use super::shared::{Progress, Shared};
@@ -14,7 +16,7 @@ use super::tree::Staged;
 
 /// Bytes copied between two progress reports.
 const STEP: u64 = 16 << 20;
-/// The buffer, where the kernel cannot copy by itself.
+/// Bytes hashed, or copied where the kernel cannot do it, at a time.
 const BUFFER: usize = 256 << 10;
 
 /// Opens a blob's file in a local store, if it is what it should be.
@@ -57,6 +59,31 @@ pub(super) fn copy(from: &File, to: &File, size: u64, progress: &mut Progress) -
         progress.add(got as u64);
     }
     Ok(How::Copied)
+}
+
+/// The digest of a file's first `max` bytes, and how many there were.
+pub(super) fn hash(file: &File, max: u64) -> io::Result<(Digest, u64)> {
+    let (hasher, len) = hash_so_far(file, max)?;
+    Ok((Digest::from_bytes(hasher.finalize().into()), len))
+}
+
+pub(super) fn hash_so_far(mut file: &File, max: u64) -> io::Result<(Sha256, u64)> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; BUFFER];
+    file.rewind()?;
+    let mut limited = file.take(max);
+    let mut len = 0;
+    loop {
+        match limited.read(&mut buffer) {
+            Ok(0) => return Ok((hasher, len)),
+            Ok(read) => {
+                hasher.update(&buffer[..read]);
+                len += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// As far as the two file systems let the kernel do it; returns how far that was.

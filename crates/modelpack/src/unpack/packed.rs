@@ -20,10 +20,9 @@ use super::error::UnpackError;
 use super::gauge::{Excess, Inflow, MAX_HEADERS, Outflow, Source};
 use super::journal::{Key, Output};
 use super::plan::PackedJob;
-use super::raw::{self, CHUNKS};
 use super::shared::{Shared, blocking};
 use super::tree::{Staged, mtime_of};
-use super::{How, Patience, Summary, local};
+use super::{CHUNKS, How, Patience, Summary, local};
 use crate::fetch::pump;
 use crate::{Fetch, FetchError, Packing, TreePath};
 
@@ -305,10 +304,10 @@ impl PackedLayer {
     fn is_same(&self, staged: Staged, path: &TreePath, content: Option<Digest>) -> Result<bool, UnpackError> {
         let tree = &self.shared.tree;
         let compare = || {
-            let found = raw::hash(&tree.open_staged(staged)?, u64::MAX)?.0;
+            let found = local::hash(&tree.open_staged(staged)?, u64::MAX)?.0;
             match content {
                 Some(content) => Ok(found == content),
-                None => Ok(found == raw::hash(&tree.open_file(path)?, u64::MAX)?.0),
+                None => Ok(found == local::hash(&tree.open_file(path)?, u64::MAX)?.0),
             }
         };
         compare().map_err(tree.failed("compare", path.as_str()))

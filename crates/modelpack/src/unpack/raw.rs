@@ -5,31 +5,26 @@
 //! (a power cut leaves zeros), so they are hashed again, which costs less than fetching them again; should the whole then
 //! not match, it is fetched once more from the beginning.
 
+mod partial;
+
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use piece::{Blob, Digest};
-use rustix::fs::{FallocateFlags, Stat, fallocate};
-use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
+use piece::Blob;
+use rustix::fs::Stat;
 use tokio::sync::mpsc;
 
 use super::error::UnpackError;
 use super::journal::{Key, Output};
+use super::local::{self, hash};
 use super::plan::{RawJob, Target, one_file};
 use super::shared::{Progress, Shared, blocking};
 use super::tree::{Attributes, Staged, file_size, mtime_of, set_attributes};
-use super::{How, Patience, Summary, local};
+use super::{CHUNKS, How, Patience, Summary};
 use crate::fetch::pump;
 use crate::{Fetch, FetchError, Mtime};
-
-/// Chunks between the stream and the disk. With a socket's usual 16..64 KiB each, about a MiB.
-pub(super) const CHUNKS: usize = 32;
-/// The buffer for hashing what is on disk.
-const BUFFER: usize = 256 << 10;
+use partial::{Partial, Received};
 
 pub(super) async fn run<F: Fetch>(
     shared: &Arc<Shared>,
@@ -51,7 +46,7 @@ pub(super) async fn run<F: Fetch>(
         blob: job.blob,
     };
     let label = missing[0].path.shared();
-    let mut partial = blocking(move || work.open_partial(label)).await?;
+    let mut partial = blocking(move || Partial::open(work, label)).await?;
     loop {
         let resumed = partial.len;
         let (sink, chunks) = mpsc::channel(CHUNKS);
@@ -240,166 +235,9 @@ impl Work {
             mtime,
         }
     }
-
-    /// The unfinished file of this content, with what is already in it.
-    fn open_partial(self, label: Arc<str>) -> Result<Partial, UnpackError> {
-        let name = self.blob.digest.hex();
-        let failed = |doing| self.shared.tree.failed(doing, &format!(".packswarm/partial/{name}"));
-        let mut file = self.shared.tree.open_partial(&name).map_err(failed("open"))?;
-        let mut progress = self.shared.start(label, self.blob.size);
-        if file.metadata().map_err(failed("read"))?.len() > self.blob.size {
-            file.set_len(0).map_err(failed("truncate"))?;
-        }
-        let hashed = hash_so_far(&file, self.blob.size).map_err(failed("read"))?;
-        let (hasher, len) = hashed;
-        if len < self.blob.size {
-            reserve(&file, len, self.blob.size).map_err(failed("reserve space for"))?;
-        }
-        file.seek(SeekFrom::Start(len)).map_err(failed("read"))?;
-        if len > 0 {
-            progress.reset(len);
-        }
-        Ok(Partial {
-            work: self,
-            name,
-            file,
-            hasher,
-            len,
-            progress,
-        })
-    }
-}
-
-/// A content on its way.
-struct Partial {
-    work: Work,
-    name: String,
-    file: File,
-    hasher: Sha256,
-    len: u64,
-    progress: Progress,
-}
-
-/// What became of a [`Partial`] when the stream ended.
-enum Received {
-    Proven(Partial),
-    Cut { missing: u64 },
-    Other(Partial),
-}
-
-impl Partial {
-    /// Writes and hashes until the blob is complete or the stream has ended.
-    fn receive(mut self, mut chunks: mpsc::Receiver<Bytes>) -> Result<Received, UnpackError> {
-        let size = self.work.blob.size;
-        while self.len < size {
-            let Some(chunk) = chunks.blocking_recv() else {
-                return Ok(Received::Cut {
-                    missing: size - self.len,
-                });
-            };
-            self.file
-                .write_all(&chunk)
-                .map_err(|error| self.failed("write", error))?;
-            self.hasher.update(&chunk);
-            self.len += chunk.len() as u64;
-            self.progress.add(chunk.len() as u64);
-        }
-        let proven = self.digest() == self.work.blob.digest;
-        Ok(if proven {
-            Received::Proven(self)
-        } else {
-            Received::Other(self)
-        })
-    }
-
-    /// Gives the file its name, and copies it to the other places that want it.
-    fn place(self, first: Target, others: Vec<Target>) -> Result<Summary, UnpackError> {
-        let finished = set_attributes(&self.file, first.attributes).and_then(|()| self.file.sync_all());
-        finished.map_err(|error| self.failed("write", error))?;
-        let tree = &self.work.shared.tree;
-        tree.place_partial(&self.name, &first.path)
-            .map_err(tree.failed("put in place", first.path.as_str()))?;
-        self.work.record(&first)?;
-        let mut summary = one_file(self.work.blob.size);
-        self.progress.done(How::Streamed);
-        summary.add(self.work.copy_from(&first, others)?);
-        Ok(summary)
-    }
-
-    fn restart(mut self) -> Result<Self, UnpackError> {
-        self.file
-            .set_len(0)
-            .and_then(|()| self.file.rewind())
-            .map_err(|error| self.failed("truncate", error))?;
-        self.hasher = Sha256::new();
-        self.len = 0;
-        self.progress.reset(0);
-        Ok(self)
-    }
-
-    /// Removes the wrong bytes; returns the error that says so.
-    fn discard(self) -> Result<UnpackError, UnpackError> {
-        self.work
-            .shared
-            .tree
-            .remove_partial(&self.name)
-            .map_err(|error| self.failed("remove", error))?;
-        let what = format!("the file fetched as {}", self.work.blob.digest);
-        Ok(UnpackError::Mismatch {
-            what,
-            expected: self.work.blob.digest,
-            found: self.digest(),
-        })
-    }
-
-    fn digest(&self) -> Digest {
-        Digest::from_bytes(self.hasher.clone().finalize().into())
-    }
-
-    fn failed(&self, doing: &'static str, source: io::Error) -> UnpackError {
-        self.work
-            .shared
-            .tree
-            .failed(doing, &format!(".packswarm/partial/{}", self.name))(source)
-    }
 }
 
 /// Whether mode and time are as wanted, where something is wanted.
 fn has_attributes(stat: &Stat, wanted: Attributes) -> bool {
     stat.st_mode & 0o7777 == wanted.mode && wanted.mtime.is_none_or(|mtime| mtime == mtime_of(stat))
-}
-
-/// The digest of a file's first `max` bytes, and how many there were.
-pub(super) fn hash(file: &File, max: u64) -> io::Result<(Digest, u64)> {
-    let (hasher, len) = hash_so_far(file, max)?;
-    Ok((Digest::from_bytes(hasher.finalize().into()), len))
-}
-
-fn hash_so_far(mut file: &File, max: u64) -> io::Result<(Sha256, u64)> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; BUFFER];
-    file.rewind()?;
-    let mut limited = file.take(max);
-    let mut len = 0;
-    loop {
-        match limited.read(&mut buffer) {
-            Ok(0) => return Ok((hasher, len)),
-            Ok(read) => {
-                hasher.update(&buffer[..read]);
-                len += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Reserves the blocks that are to come, so that a full disk is known before the first byte is fetched. The length stays:
-/// it says how far the file has come.
-fn reserve(file: &File, from: u64, to: u64) -> io::Result<()> {
-    match fallocate(file, FallocateFlags::KEEP_SIZE, from, to - from) {
-        Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(error.into()),
-        // File systems without it, such as NFS: the space is taken as it is written.
-        Ok(()) | Err(_) => Ok(()),
-    }
 }

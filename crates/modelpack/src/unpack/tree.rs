@@ -302,6 +302,15 @@ impl Tree {
     }
 }
 
+impl Drop for Tree {
+    /// What a failed layer left; after a kill, the next pull does it.
+    fn drop(&mut self) {
+        if let Err(error) = clear(&self.stage, |_| true) {
+            tracing::debug!(%error, "staged files could not be removed; the next pull will");
+        }
+    }
+}
+
 /// Gives an open file its mode and time.
 pub(super) fn set_attributes(file: &File, attributes: Attributes) -> io::Result<()> {
     fchmod(file, Mode::from_raw_mode(attributes.mode))?;
