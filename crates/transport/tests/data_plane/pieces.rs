@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use piece::{Blob, MAX_RUN, Midstate, MidstateRun, SignedRun, Standing};
 use tokio::task::JoinHandle;
-use transport::{FetchError, IncomingPiece, ServeError};
+use transport::{Config, FetchError, IncomingPiece, ServeError};
 use wire::exchange::{MAX_ANSWER_RUNS, Refusal};
 
 use crate::support::{Node, blob, data, key, request, until, within};
@@ -94,6 +94,29 @@ async fn many_pieces_travel_at_once() {
     }
     for fetch in fetches {
         within(fetch).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn large_payloads_are_not_taken_for_a_black_hole() {
+    // Ten of these at once are more than a system call can carry, and the kernel would refuse them.
+    for payload in [8952, 65_000] {
+        let config = Config {
+            max_udp_payload: payload,
+            mtu_upper_bound: payload,
+            ..Config::default()
+        };
+        let (mut a, mut b) = (Node::with_config(1, config.clone()), Node::with_config(2, config));
+        a.join(&mut b).await;
+        let to = a.id;
+        until(|| b.transport.path(&to).unwrap().mtu + 20 >= payload).await;
+        let piece = data(16 << 20);
+        let (mut incoming, asked) = begin(&a, &mut b, piece.clone()).await;
+        let mut buffer = vec![0; piece.len()];
+        within(incoming.read_into(&mut buffer)).await.unwrap();
+        assert_eq!(within(asked).await.unwrap(), Ok(16 << 20));
+        let path = b.transport.path(&to).unwrap();
+        assert_eq!((path.black_holes, path.mtu + 20 >= payload), (0, true), "{path:?}");
     }
 }
 
