@@ -114,7 +114,7 @@ pub(crate) fn holding_of(machine: &Node, parts: &Parts, digest: &Digest) -> Opti
 pub(crate) fn find_holders(parts: Arc<Parts>, digest: Digest, origin: Option<(u64, Source)>) {
     tokio::spawn(async move {
         let nodes = parts.control.providers(&digest, MAX_HOLDERS).await;
-        let holders: Vec<(Neighbour, Holding)> = stream::iter(nodes)
+        let mut holders: Vec<(Neighbour, Holding)> = stream::iter(nodes)
             .map(|node| lookup(&parts, node, digest))
             .buffer_unordered(LOOKUPS)
             .filter_map(std::future::ready)
@@ -122,20 +122,21 @@ pub(crate) fn find_holders(parts: Arc<Parts>, digest: Digest, origin: Option<(u6
             .await;
         let somebody = holders.iter().any(|(_, holding)| holding.pieces > 0 || holding.reading.is_some());
         if let Some((size, source)) = origin.filter(|_| !somebody && parts.role == Role::Peer) {
-            summon(&parts, Blob { digest, size }, source).await;
+            holders.extend(summon(&parts, Blob { digest, size }, source).await);
         }
         tracing::debug!(%digest, found = holders.len(), "looked for holders without a scheduler");
         parts.engine.tell(Input::Holders { digest, holders }).await;
     });
 }
 
-async fn summon(parts: &Parts, blob: Blob, source: Source) {
-    let seeds = find_seeds(parts).await;
-    let Some(seed) = seeds.into_iter().max_by_key(|seed| swarm::rank(&blob.digest, seed)) else { return };
+async fn summon(parts: &Parts, blob: Blob, source: Source) -> Option<(Neighbour, Holding)> {
+    let seed = find_seeds(parts).await.into_iter().max_by_key(|seed| swarm::rank(&blob.digest, seed))?;
     let request = Request::Preheat { blobs: vec![(blob, source)], to: None };
     if let Err(error) = parts.control.ask(To::Node(seed), request).await {
         tracing::debug!(?seed, %error, "a seed could not be summoned");
+        return None;
     }
+    lookup(parts, seed, blob.digest).await
 }
 
 async fn lookup(parts: &Parts, node: NodeId, digest: Digest) -> Option<(Neighbour, Holding)> {

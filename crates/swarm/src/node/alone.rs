@@ -11,18 +11,21 @@ use crate::rank;
 
 /// A scheduler that is only slow to connect at start is worth this much waiting.
 const GRACE: Duration = Duration::from_secs(1);
-/// Before a reader is elected, those who want the blob get this long to find each other.
+/// Before a peer elects itself as reader, those who want the blob get this long to find each other, and a seed to begin.
 const ELECTION: Duration = Duration::from_secs(4);
+/// A seed need only find other seeds that were summoned for the same blob.
+const SEED_ELECTION: Duration = Duration::from_millis(1500);
 
 impl Node {
     /// Called for every hungry blob now and then.
     pub(super) fn look_alone(&mut self, now: Duration, digest: Digest, out: &mut Vec<Output>) {
         let Some(state) = self.blobs.get_mut(&digest) else { return };
         let Some(wanted) = &mut state.wanted else { return };
-        let Some(alone) = self.reporter.alone_for(now, wanted.progress) else {
+        let Some(alone) = self.reporter.alone_for(now) else {
             wanted.looked = None;
             return;
         };
+        let waited = now.saturating_sub(wanted.progress);
         if alone < GRACE {
             return;
         }
@@ -37,8 +40,9 @@ impl Node {
         if state.origin.is_some() || someone_has {
             return;
         }
-        let elected = alone >= ELECTION && self.elected(&digest) == Some(self.me.node);
-        let own = alone >= self.config.origin_wait && self.config.origin_fallback;
+        let election = if self.me.role == Role::Seed { SEED_ELECTION } else { ELECTION };
+        let elected = waited >= election && self.elected(&digest) == Some(self.me.node);
+        let own = waited >= self.config.origin_wait && self.config.origin_fallback;
         if elected || own {
             self.read_alone(digest, out);
         }

@@ -55,12 +55,13 @@ impl Reporter {
         }
     }
 
-    /// How long nobody has scheduled for this node, since `since` at the latest.
-    pub(super) fn alone_for(&self, now: Duration, since: Duration) -> Option<Duration> {
+    /// How long nobody has scheduled for this node; `None` while somebody does.
+    pub(super) fn alone_for(&self, now: Duration) -> Option<Duration> {
         match self.link {
             SchedulerLink::Registered { .. } => None,
-            SchedulerLink::Never | SchedulerLink::Up => Some(now.saturating_sub(since)),
-            SchedulerLink::Down { since: down } => Some(now.saturating_sub(since.max(down))),
+            // The machine's time begins with the node.
+            SchedulerLink::Never | SchedulerLink::Up => Some(now),
+            SchedulerLink::Down { since } => Some(now.saturating_sub(since)),
         }
     }
 

@@ -1,0 +1,100 @@
+//! A seed and peers that have no scheduler at all: they find each other through Kademlia, and the registry is still read
+//! once, by the seed.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use identity::{ClusterKeys, NodeKey};
+use peer::{Config, Listeners, LocalAccess, Peer};
+use piece::Digest;
+use tempfile::TempDir;
+use testbed::{Artifact, Registry};
+use tokio::net::TcpListener;
+use wire::control::{Locality, Role};
+
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+async fn node(role: Role, dir: &TempDir, bootstrap: Vec<String>, keys: &Arc<ClusterKeys>) -> Peer {
+    let key = NodeKey::generate();
+    let config = Config {
+        role,
+        advertise: LOOPBACK,
+        locality: Locality::default(),
+        store: store::Config::at(dir.path().join(key.node_id().to_string())),
+        transport: transport::Config::default(),
+        control: control::Config { bootstrap, ..control::Config::new(LOOPBACK) },
+        registry: registry::Config {
+            user_agent: format!("packswarm/test ({}; {})", role.name(), key.node_id()),
+            ..registry::Config::default()
+        },
+        mirror: mirror::Config::default(),
+        node: swarm::node::Config::default(),
+        http: httpd::Limits::default(),
+        local_access: LocalAccess::Public,
+        access_ttl: Duration::from_secs(300),
+        tag_ttl: Duration::from_secs(10),
+        buffers: 96 << 20,
+        provers: 2,
+    };
+    let listeners = Listeners {
+        data: UdpSocket::bind(LOOPBACK).unwrap(),
+        mirror: Some(TcpListener::bind(LOOPBACK).await.unwrap()),
+        admin: TcpListener::bind(LOOPBACK).await.unwrap(),
+    };
+    Peer::start(config, listeners, Arc::new(key), Arc::clone(keys)).await.unwrap()
+}
+
+fn client() -> reqwest::Client {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap()
+}
+
+async fn get(url: String) -> Vec<u8> {
+    let response = client().get(&url).send().await.unwrap();
+    assert_eq!(response.status(), 200, "{url}");
+    response.bytes().await.unwrap().to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cold_pull_goes_through_the_seed() {
+    let keys = Arc::new(ClusterKeys::parse(&ClusterKeys::generate()).unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let artifact = Artifact::generate(1, 24 << 20);
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let registry = Registry::start(listener, testbed::Options::default()).unwrap();
+    registry.publish("org/model", "v1", &artifact);
+
+    let seed = node(Role::Seed, &dir, Vec::new(), &keys).await;
+    let bootstrap = vec![seed.addresses().control.to_string()];
+    let first = node(Role::Peer, &dir, bootstrap.clone(), &keys).await;
+    let second = node(Role::Peer, &dir, bootstrap, &keys).await;
+    let pull = async |peer: &Peer| {
+        let mirror = peer.addresses().mirror.unwrap();
+        let upstream = registry.address();
+        let repository = format!("http://{mirror}/v2/{}__{}/org/model", upstream.ip(), upstream.port());
+        let manifest = get(format!("{repository}/manifests/v1")).await;
+        assert_eq!(Digest::of(&manifest), artifact.digest());
+        let blobs = artifact.blobs().into_iter().filter(|blob| blob.digest != artifact.digest());
+        let checks = blobs.map(async |blob| {
+            let bytes = get(format!("{repository}/blobs/{}", blob.digest)).await;
+            assert_eq!(Digest::of(&bytes), blob.digest);
+        });
+        futures::future::join_all(checks).await;
+    };
+    tokio::join!(pull(&first), pull(&second));
+
+    for blob in artifact.blobs() {
+        assert_eq!(registry.served().get(&blob.digest).copied().unwrap_or(0), blob.size, "{} was read once", blob.digest);
+    }
+    let asked_by_peers = registry.log().iter().filter(|entry| entry.user_agent.contains("(peer;")).count();
+    assert_eq!(asked_by_peers, 0, "peers ask the registry nothing while a seed lives");
+    for node in [first, second, seed] {
+        node.stop().await;
+    }
+}
