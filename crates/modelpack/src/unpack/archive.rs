@@ -219,7 +219,7 @@ impl Reader<'_> {
     fn same_content(&self, one: Staged, other: Staged) -> io::Result<bool> {
         let tree = &self.shared.tree;
         let (one, other) = (tree.open_staged(one)?, tree.open_staged(other)?);
-        Ok(local::hash(&one, u64::MAX)? == local::hash(&other, u64::MAX)?)
+        Ok(local::hash(&one)? == local::hash(&other)?)
     }
 
     fn failed(&self, path: &TreePath) -> impl FnOnce(io::Error) -> UnpackError + use<> {

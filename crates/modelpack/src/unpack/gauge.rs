@@ -55,8 +55,8 @@ impl Inflow {
         Ok(Digest::from_bytes(self.hasher.clone().finalize().into()))
     }
 
-    pub(super) fn into_progress(self) -> Progress {
-        self.progress
+    pub(super) const fn progress(&self) -> &Progress {
+        &self.progress
     }
 }
 

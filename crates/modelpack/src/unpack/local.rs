@@ -61,13 +61,14 @@ pub(super) fn copy(from: &File, to: &File, size: u64, progress: &mut Progress) -
     Ok(How::Copied)
 }
 
-/// The digest of a file's first `max` bytes, and how many there were.
-pub(super) fn hash(file: &File, max: u64) -> io::Result<(Digest, u64)> {
-    let (hasher, len) = hash_so_far(file, max)?;
-    Ok((Digest::from_bytes(hasher.finalize().into()), len))
+/// The digest of a whole file.
+pub(super) fn hash(file: &File) -> io::Result<Digest> {
+    let (hasher, _) = hash_first(file, u64::MAX, |_| {})?;
+    Ok(Digest::from_bytes(hasher.finalize().into()))
 }
 
-pub(super) fn hash_so_far(mut file: &File, max: u64) -> io::Result<(Sha256, u64)> {
+/// Hashes a file's first `max` bytes; also says how many there were.
+pub(super) fn hash_first(mut file: &File, max: u64, mut hashed: impl FnMut(u64)) -> io::Result<(Sha256, u64)> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; BUFFER];
     file.rewind()?;
@@ -79,6 +80,7 @@ pub(super) fn hash_so_far(mut file: &File, max: u64) -> io::Result<(Sha256, u64)
             Ok(read) => {
                 hasher.update(&buffer[..read]);
                 len += read as u64;
+                hashed(read as u64);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

@@ -146,7 +146,7 @@ impl PackedLayer {
             synced.map_err(self.shared.tree.failed("sync", ".packswarm/stage"))?;
         }
         let summary = self.place(items)?;
-        inflow.into_progress().done(how);
+        inflow.progress().done(how);
         Ok(summary)
     }
 
@@ -304,10 +304,10 @@ impl PackedLayer {
     fn is_same(&self, staged: Staged, path: &TreePath, content: Option<Digest>) -> Result<bool, UnpackError> {
         let tree = &self.shared.tree;
         let compare = || {
-            let found = local::hash(&tree.open_staged(staged)?, u64::MAX)?.0;
+            let found = local::hash(&tree.open_staged(staged)?)?;
             match content {
                 Some(content) => Ok(found == content),
-                None => Ok(found == local::hash(&tree.open_file(path)?, u64::MAX)?.0),
+                None => Ok(found == local::hash(&tree.open_file(path)?)?),
             }
         };
         compare().map_err(tree.failed("compare", path.as_str()))

@@ -13,11 +13,12 @@ use std::sync::Arc;
 
 use piece::Blob;
 use rustix::fs::Stat;
+use sha2::Digest as _;
 use tokio::sync::mpsc;
 
 use super::error::UnpackError;
 use super::journal::{Key, Output};
-use super::local::{self, hash};
+use super::local::{self, hash_first};
 use super::plan::{RawJob, Target, one_file};
 use super::shared::{Progress, Shared, blocking};
 use super::tree::{Attributes, Staged, file_size, mtime_of, set_attributes};
@@ -45,8 +46,8 @@ pub(super) async fn run<F: Fetch>(
         shared: shared.clone(),
         blob: job.blob,
     };
-    let label = missing[0].path.shared();
-    let mut partial = blocking(move || Partial::open(work, label)).await?;
+    let Pending { target, progress } = missing.remove(0);
+    let mut partial = blocking(move || Partial::open(work, progress)).await?;
     loop {
         let resumed = partial.len;
         let (sink, chunks) = mpsc::channel(CHUNKS);
@@ -56,8 +57,7 @@ pub(super) async fn run<F: Fetch>(
             Received::Proven(proven) => {
                 summary.streamed += pumped?;
                 summary.reused += resumed;
-                let first = missing.remove(0);
-                summary.add(blocking(move || proven.place(first, missing)).await?);
+                summary.add(blocking(move || proven.place(target, missing)).await?);
                 return Ok(summary);
             }
             Received::Cut { missing } => {
@@ -85,38 +85,39 @@ struct Work {
     blob: Blob,
 }
 
+/// A place that is still without its file.
+struct Pending {
+    target: Target,
+    progress: Progress,
+}
+
 impl Work {
     /// Everything that can be done without asking for a byte. Returns the places that are still without their file.
     fn without_stream(
         self,
         targets: Vec<Target>,
         store: Option<PathBuf>,
-    ) -> Result<(Vec<Target>, Summary), UnpackError> {
+    ) -> Result<(Vec<Pending>, Summary), UnpackError> {
         let mut summary = Summary::default();
         let mut present = None;
         let mut missing = Vec::new();
         for target in targets {
-            if self.is_present(&target)? {
-                self.shared
-                    .start(target.path.shared(), self.blob.size)
-                    .done(How::Present);
-                summary.add(one_file(self.blob.size));
-                summary.reused += self.blob.size;
+            let mut progress = self.shared.start(target.path.shared(), self.blob.size);
+            if self.is_present(&target, &mut progress)? {
+                progress.done(How::Present);
+                summary.add(self.reused());
                 present = Some(target);
             } else {
-                missing.push(target);
+                missing.push(Pending { target, progress });
             }
         }
         if let Some(source) = present {
             summary.add(self.copy_from(&source, std::mem::take(&mut missing))?);
         }
-        if let Some(store) = store
-            && !missing.is_empty()
-        {
-            missing.retain(|target| match self.take_from_store(&store, target) {
+        if let Some(store) = store {
+            missing.retain_mut(|pending| match self.take_from_store(&store, pending) {
                 Ok(()) => {
-                    summary.add(one_file(self.blob.size));
-                    summary.reused += self.blob.size;
+                    summary.add(self.reused());
                     false
                 }
                 Err(error) => {
@@ -129,37 +130,39 @@ impl Work {
     }
 
     /// Whether the target has its file, with its mode and time. Looks at the bytes only if the journal does not vouch.
-    fn is_present(&self, target: &Target) -> Result<bool, UnpackError> {
+    fn is_present(&self, target: &Target, progress: &mut Progress) -> Result<bool, UnpackError> {
         let tree = &self.shared.tree;
-        let Some(stat) = tree
-            .stat(&target.path)
-            .filter(|stat| file_size(stat) == Some(self.blob.size))
-        else {
+        let found = tree.stat(&target.path);
+        let Some(stat) = found.filter(|stat| file_size(stat) == Some(self.blob.size)) else {
             return Ok(false);
         };
         let recorded = self.shared.recorded(&Key::raw(&self.blob.digest, &target.path));
         let vouched = recorded.is_some_and(|outputs| outputs[..] == [self.output(target, mtime_of(&stat))]);
-        if vouched && has_attributes(&stat, target.attributes) {
+        // Whoever else has a name for this inode, say a store, keeps its mode and time.
+        let as_wanted = stat.st_nlink > 1 || has_attributes(&stat, target.attributes);
+        if vouched && as_wanted {
             return Ok(true);
         }
         let Ok(file) = tree.open_file(&target.path) else {
             return Ok(false);
         };
-        if !vouched && !hash(&file, self.blob.size).is_ok_and(|(digest, _)| digest == self.blob.digest) {
+        if !vouched && !self.is_content_of(&file, progress) {
+            progress.reset(0);
             return Ok(false);
         }
-        // Whoever else has a name for this inode, say a store, keeps its mode and time.
-        if stat.st_nlink == 1
-            && !has_attributes(&stat, target.attributes)
-            && set_attributes(&file, target.attributes).is_err()
-        {
+        if !as_wanted && set_attributes(&file, target.attributes).is_err() {
             return Ok(false);
         }
         self.record(target)?;
         Ok(true)
     }
 
-    fn take_from_store(&self, store: &Path, target: &Target) -> Result<(), UnpackError> {
+    fn is_content_of(&self, file: &File, progress: &mut Progress) -> bool {
+        let hashed = hash_first(file, self.blob.size, |bytes| progress.add(bytes));
+        hashed.is_ok_and(|(hasher, _)| hasher.finalize()[..] == *self.blob.digest.as_bytes())
+    }
+
+    fn take_from_store(&self, store: &Path, pending: &mut Pending) -> Result<(), UnpackError> {
         let failed = |source| UnpackError::Io {
             doing: "take from the local store",
             path: store.to_owned(),
@@ -168,54 +171,60 @@ impl Work {
         let file = local::open(store, self.blob.size).map_err(failed)?;
         if self.shared.options.link {
             match local::link(&self.shared, store, &file) {
-                Ok(staged) => {
-                    let progress = self.shared.start(target.path.shared(), self.blob.size);
-                    return self.put(staged, target, How::Linked, progress);
-                }
+                Ok(staged) => return self.put(staged, pending, How::Linked),
                 Err(error) => tracing::debug!(store = %store.display(), %error, "cannot link; copying"),
             }
         }
-        self.copy(&file, target)
+        self.copy(&file, pending)
     }
 
     /// Puts further copies of a file that is in place.
-    fn copy_from(&self, source: &Target, targets: Vec<Target>) -> Result<Summary, UnpackError> {
+    fn copy_from(&self, source: &Target, others: Vec<Pending>) -> Result<Summary, UnpackError> {
         let mut summary = Summary::default();
-        if targets.is_empty() {
+        if others.is_empty() {
             return Ok(summary);
         }
         let opened = self.shared.tree.open_file(&source.path);
         let file = opened.map_err(self.shared.tree.failed("read", source.path.as_str()))?;
-        for target in &targets {
-            self.copy(&file, target)?;
-            summary.add(one_file(self.blob.size));
-            summary.reused += self.blob.size;
+        for mut pending in others {
+            self.copy(&file, &mut pending)?;
+            summary.add(self.reused());
         }
         Ok(summary)
     }
 
-    fn copy(&self, file: &File, target: &Target) -> Result<(), UnpackError> {
+    fn copy(&self, file: &File, pending: &mut Pending) -> Result<(), UnpackError> {
+        let Pending { target, progress } = &mut *pending;
         let failed = || self.shared.tree.failed("write", target.path.as_str());
         let (staged, to) = self.shared.tree.stage().map_err(failed())?;
-        let mut progress = self.shared.start(target.path.shared(), self.blob.size);
-        let copied = local::copy(file, &to, self.blob.size, &mut progress)
+        let copied = local::copy(file, &to, self.blob.size, progress)
             .and_then(|how| set_attributes(&to, target.attributes).map(|()| how))
             .and_then(|how| to.sync_all().map(|()| how));
         match copied {
-            Ok(how) => self.put(staged, target, how, progress),
+            Ok(how) => self.put(staged, pending, how),
             Err(error) => {
+                progress.reset(0);
                 self.shared.tree.unstage(staged);
                 Err(failed()(error))
             }
         }
     }
 
-    fn put(&self, staged: Staged, target: &Target, how: How, progress: Progress) -> Result<(), UnpackError> {
-        let placed = self.shared.tree.place(staged, &target.path);
-        placed.map_err(self.shared.tree.failed("put in place", target.path.as_str()))?;
-        self.record(target)?;
-        progress.done(how);
+    fn put(&self, staged: Staged, pending: &Pending, how: How) -> Result<(), UnpackError> {
+        let path = &pending.target.path;
+        let placed = self.shared.tree.place(staged, path);
+        placed.map_err(self.shared.tree.failed("put in place", path.as_str()))?;
+        self.record(&pending.target)?;
+        pending.progress.done(how);
         Ok(())
+    }
+
+    fn reused(&self) -> Summary {
+        let size = self.blob.size;
+        Summary {
+            reused: size,
+            ..one_file(size)
+        }
     }
 
     /// Notes the file at the target, as it is now.

@@ -162,7 +162,8 @@ impl Progress {
         });
     }
 
-    pub(super) fn done(self, how: How) {
+    /// The item is in place.
+    pub(super) fn done(&self, how: How) {
         self.shared.report(Event::FileDone {
             path: self.path.clone(),
             how,

@@ -249,3 +249,17 @@ async fn a_wrong_config_is_refused_before_anything_is_made() {
     assert!(matches!(error, UnpackError::Mismatch { .. }), "{error}");
     assert!(!dest.exists());
 }
+
+#[test]
+fn the_future_can_be_spawned() {
+    fn is_send<T: Send>(_: &T) {}
+    let (artifact, config, source) = Model::default().raw("a", b"a").build();
+    is_send(&modelpack::unpack(
+        &artifact,
+        &config,
+        "unused".as_ref(),
+        options(),
+        &source,
+        |_| {},
+    ));
+}

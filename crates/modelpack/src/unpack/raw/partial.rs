@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use piece::Digest;
@@ -11,9 +10,9 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
-use super::Work;
+use super::{Pending, Work};
 use crate::unpack::error::UnpackError;
-use crate::unpack::local::hash_so_far;
+use crate::unpack::local::hash_first;
 use crate::unpack::plan::{Target, one_file};
 use crate::unpack::shared::Progress;
 use crate::unpack::tree::set_attributes;
@@ -38,16 +37,15 @@ pub(super) enum Received {
 
 impl Partial {
     /// The unfinished file of this content, with what is already in it.
-    pub(super) fn open(work: Work, label: Arc<str>) -> Result<Self, UnpackError> {
+    pub(super) fn open(work: Work, mut progress: Progress) -> Result<Self, UnpackError> {
         let name = work.blob.digest.hex();
         let failed = |doing| work.shared.tree.failed(doing, &format!(".packswarm/partial/{name}"));
         let mut file = work.shared.tree.open_partial(&name).map_err(failed("open"))?;
-        let mut progress = work.shared.start(label, work.blob.size);
         if file.metadata().map_err(failed("read"))?.len() > work.blob.size {
             file.set_len(0).map_err(failed("truncate"))?;
         }
-        let hashed = hash_so_far(&file, work.blob.size).map_err(failed("read"))?;
-        let (hasher, len) = hashed;
+        let hashed = hash_first(&file, work.blob.size, |bytes| progress.add(bytes));
+        let (hasher, len) = hashed.map_err(failed("read"))?;
         if len < work.blob.size {
             reserve(&file, len, work.blob.size).map_err(failed("reserve space for"))?;
         }
@@ -90,7 +88,7 @@ impl Partial {
     }
 
     /// Gives the file its name, and copies it to the other places that want it.
-    pub(super) fn place(self, first: Target, others: Vec<Target>) -> Result<Summary, UnpackError> {
+    pub(super) fn place(self, first: Target, others: Vec<Pending>) -> Result<Summary, UnpackError> {
         let finished = set_attributes(&self.file, first.attributes).and_then(|()| self.file.sync_all());
         finished.map_err(|error| self.failed("write", error))?;
         let tree = &self.work.shared.tree;
