@@ -49,7 +49,11 @@ struct Inner {
 
 impl Verdicts {
     pub(crate) fn new(local: LocalAccess, ttl: Duration) -> Self {
-        Self { local, ttl, inner: Mutex::default() }
+        Self {
+            local,
+            ttl,
+            inner: Mutex::default(),
+        }
     }
 
     /// Remembers a verdict from `now` on.
@@ -103,11 +107,18 @@ mod tests {
     use super::*;
 
     fn repository(name: &str) -> Repository {
-        Repository { registry: "r".into(), name: name.into() }
+        Repository {
+            registry: "r".into(),
+            name: name.into(),
+        }
     }
 
     fn verdict(access: Access) -> Verdict {
-        Verdict { access, size: None, media_type: None }
+        Verdict {
+            access,
+            size: None,
+            media_type: None,
+        }
     }
 
     #[test]
@@ -115,9 +126,15 @@ mod tests {
         let verdicts = Verdicts::new(LocalAccess::Public, Duration::from_secs(300));
         let now = Instant::now();
         verdicts.learn(now, &repository("a"), Digest::EMPTY, verdict(Access::Public));
-        assert_eq!(verdicts.get(now, &repository("a"), &Digest::EMPTY), Some(verdict(Access::Public)));
+        assert_eq!(
+            verdicts.get(now, &repository("a"), &Digest::EMPTY),
+            Some(verdict(Access::Public))
+        );
         assert_eq!(verdicts.get(now, &repository("b"), &Digest::EMPTY), None);
-        assert_eq!(verdicts.get(now + Duration::from_secs(300), &repository("a"), &Digest::EMPTY), None);
+        assert_eq!(
+            verdicts.get(now + Duration::from_secs(300), &repository("a"), &Digest::EMPTY),
+            None
+        );
     }
 
     #[test]
@@ -126,7 +143,11 @@ mod tests {
         let strict = Verdicts::new(LocalAccess::Public, ttl);
         assert!(strict.admit(Access::Public, &repository("a")).is_ok());
         assert_eq!(strict.admit(Access::Private, &repository("a")).unwrap_err().status, 403);
-        assert!(Verdicts::new(LocalAccess::Node, ttl).admit(Access::Private, &repository("a")).is_ok());
+        assert!(
+            Verdicts::new(LocalAccess::Node, ttl)
+                .admit(Access::Private, &repository("a"))
+                .is_ok()
+        );
     }
 
     #[test]
@@ -134,9 +155,22 @@ mod tests {
         let verdicts = Verdicts::new(LocalAccess::Public, Duration::from_secs(300));
         let now = Instant::now();
         for n in 0..=MAX_VERDICTS as u32 {
-            verdicts.learn(now, &repository("a"), Digest::of(&n.to_be_bytes()), verdict(Access::Public));
+            verdicts.learn(
+                now,
+                &repository("a"),
+                Digest::of(&n.to_be_bytes()),
+                verdict(Access::Public),
+            );
         }
-        assert!(verdicts.get(now, &repository("a"), &Digest::of(&0u32.to_be_bytes())).is_none());
-        assert!(verdicts.get(now, &repository("a"), &Digest::of(&1u32.to_be_bytes())).is_some());
+        assert!(
+            verdicts
+                .get(now, &repository("a"), &Digest::of(&0u32.to_be_bytes()))
+                .is_none()
+        );
+        assert!(
+            verdicts
+                .get(now, &repository("a"), &Digest::of(&1u32.to_be_bytes()))
+                .is_some()
+        );
     }
 }

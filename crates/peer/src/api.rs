@@ -45,7 +45,7 @@ pub(crate) fn admin(parts: Arc<Parts>, registry: prometheus::Registry) -> Admin 
     let (of_pin, of_unpin, of_verify, of_remove, of_gc) = (share(), share(), share(), share(), share());
     let status = move || {
         let parts = Arc::clone(&of_status);
-        async move { serde_json::to_value(status::status(&parts).await).unwrap_or_default() }
+        async move { serde_json::to_value(status::status(&parts)).unwrap_or_default() }
     };
     let ready = move || match of_ready.store.usage().capacity {
         0 => Readiness::NotReady("the store has no capacity".to_owned()),
@@ -64,7 +64,9 @@ pub(crate) fn admin(parts: Arc<Parts>, registry: prometheus::Registry) -> Admin 
             let parts = Arc::clone(&of_gc);
             async move {
                 let evicted = housekeeping::evict(&parts).await;
-                Ok(Evicted { evicted: evicted.iter().map(Digest::to_string).collect() })
+                Ok(Evicted {
+                    evicted: evicted.iter().map(Digest::to_string).collect(),
+                })
             }
         })
 }
@@ -77,16 +79,25 @@ async fn on_disk<T: Send + 'static>(
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error @ store::StoreError::NotHeld { .. })) => Err(ApiError::NotFound(error.to_string())),
         Ok(Err(error)) => Err(ApiError::Failed(error.to_string())),
-        Err(_) => Err(ApiError::Failed("a task of this node ended unexpectedly; see its log".to_owned())),
+        Err(_) => Err(ApiError::Failed(
+            "a task of this node ended unexpectedly; see its log".to_owned(),
+        )),
     }
 }
 
 async fn pin(parts: Arc<Parts>, digest: Digest, pinned: bool) -> Result<Changed, ApiError> {
     on_disk(move || {
-        if pinned { parts.store.pin(&digest) } else { parts.store.unpin(&digest) }
+        if pinned {
+            parts.store.pin(&digest)
+        } else {
+            parts.store.unpin(&digest)
+        }
     })
     .await?;
-    Ok(Changed { digest: digest.to_string(), changed: true })
+    Ok(Changed {
+        digest: digest.to_string(),
+        changed: true,
+    })
 }
 
 async fn remove(parts: Arc<Parts>, digest: Digest) -> Result<Changed, ApiError> {
@@ -95,7 +106,10 @@ async fn remove(parts: Arc<Parts>, digest: Digest) -> Result<Changed, ApiError> 
     if changed {
         parts.dropped(&digest).await;
     }
-    Ok(Changed { digest: digest.to_string(), changed })
+    Ok(Changed {
+        digest: digest.to_string(),
+        changed,
+    })
 }
 
 /// Reads a blob again, and fetches what is not what it should be.
@@ -115,7 +129,11 @@ async fn verify(parts: Arc<Parts>, digest: Digest) -> Result<Verified, ApiError>
         }
     }
     let damaged = damaged.iter().map(|piece| piece.get()).collect();
-    Ok(Verified { digest: digest.to_string(), pieces: blob.geometry().count(), damaged })
+    Ok(Verified {
+        digest: digest.to_string(),
+        pieces: blob.geometry().count(),
+        damaged,
+    })
 }
 
 /// Where a blob can be read again, as was noted when it came.
@@ -139,7 +157,12 @@ async fn repair(parts: &Arc<Parts>, blob: piece::Blob) -> Result<(), ApiError> {
     let seen = tokio::time::timeout(REPAIR, done).await;
     match seen.as_ref().map(|seen| seen.failed_since(failures)) {
         Ok(None) => Ok(()),
-        Ok(Some(failure)) => Err(ApiError::Unavailable(format!("damaged, and could not be fetched again: {}", failure.message))),
-        Err(_) => Err(ApiError::Unavailable("damaged, and still being fetched again".to_owned())),
+        Ok(Some(failure)) => Err(ApiError::Unavailable(format!(
+            "damaged, and could not be fetched again: {}",
+            failure.message
+        ))),
+        Err(_) => Err(ApiError::Unavailable(
+            "damaged, and still being fetched again".to_owned(),
+        )),
     }
 }

@@ -26,8 +26,18 @@ pub(crate) fn ask(parts: Arc<Parts>, ask: Ask) {
     tokio::spawn(async move {
         match ask {
             Ask::Register { holdings } => register(&parts, holdings).await,
-            Ask::Join { digest, size, source, urgent } => {
-                let request = Request::Join { digest, size, source: source.clone(), urgent };
+            Ask::Join {
+                digest,
+                size,
+                source,
+                urgent,
+            } => {
+                let request = Request::Join {
+                    digest,
+                    size,
+                    source: source.clone(),
+                    urgent,
+                };
                 match parts.control.ask(To::Scheduler, request).await {
                     Ok(Response::Joined { mut swarm }) => {
                         swarm.about.get_or_insert(source);
@@ -76,9 +86,21 @@ async fn register(parts: &Arc<Parts>, holdings: Vec<HoldingNow>) {
 }
 
 async fn send_report(parts: &Arc<Parts>, report: Report) {
-    let Report { holdings, gone, failed, accusations, lonely } = report;
+    let Report {
+        holdings,
+        gone,
+        failed,
+        accusations,
+        lonely,
+    } = report;
     let holdings = holdings.into_iter().map(|holding| fill_in(parts, holding)).collect();
-    let request = Request::Report { holdings, gone, failed, accusations, lonely };
+    let request = Request::Report {
+        holdings,
+        gone,
+        failed,
+        accusations,
+        lonely,
+    };
     match parts.control.ask(To::Scheduler, request).await {
         Ok(Response::Reported { known, swarms }) => {
             parts.engine.tell(Input::Reported { known }).await;
@@ -93,15 +115,29 @@ async fn send_report(parts: &Arc<Parts>, report: Report) {
 
 /// A holding as it travels: with the midstate that the store knows.
 fn fill_in(parts: &Parts, now: HoldingNow) -> Holding {
-    let HoldingNow { blob, pieces, wants, media_type, reading } = now;
+    let HoldingNow {
+        blob,
+        pieces,
+        wants,
+        media_type,
+        reading,
+    } = now;
     let reading = reading.map(|reading| Reading {
         epoch: reading.epoch,
         boundary: reading.boundary,
-        midstate: parts.file(&blob.digest).and_then(|file| file.boundary(reading.boundary)),
+        midstate: parts
+            .file(&blob.digest)
+            .and_then(|file| file.boundary(reading.boundary)),
         source: reading.source,
         access: reading.access,
     });
-    Holding { blob, pieces, wants, media_type, reading }
+    Holding {
+        blob,
+        pieces,
+        wants,
+        media_type,
+        reading,
+    }
 }
 
 /// What this node holds of a blob, for another node's lookup.
@@ -120,7 +156,9 @@ pub(crate) fn find_holders(parts: Arc<Parts>, digest: Digest, origin: Option<(u6
             .filter_map(std::future::ready)
             .collect()
             .await;
-        let somebody = holders.iter().any(|(_, holding)| holding.pieces > 0 || holding.reading.is_some());
+        let somebody = holders
+            .iter()
+            .any(|(_, holding)| holding.pieces > 0 || holding.reading.is_some());
         if let Some((size, source)) = origin.filter(|_| !somebody && parts.role == Role::Peer) {
             holders.extend(summon(&parts, Blob { digest, size }, source).await);
         }
@@ -130,8 +168,14 @@ pub(crate) fn find_holders(parts: Arc<Parts>, digest: Digest, origin: Option<(u6
 }
 
 async fn summon(parts: &Parts, blob: Blob, source: Source) -> Option<(Neighbour, Holding)> {
-    let seed = find_seeds(parts).await.into_iter().max_by_key(|seed| swarm::rank(&blob.digest, seed))?;
-    let request = Request::Preheat { blobs: vec![(blob, source)], to: None };
+    let seed = find_seeds(parts)
+        .await
+        .into_iter()
+        .max_by_key(|seed| swarm::rank(&blob.digest, seed))?;
+    let request = Request::Preheat {
+        blobs: vec![(blob, source)],
+        to: None,
+    };
     if let Err(error) = parts.control.ask(To::Node(seed), request).await {
         tracing::debug!(?seed, %error, "a seed could not be summoned");
         return None;
@@ -140,14 +184,25 @@ async fn summon(parts: &Parts, blob: Blob, source: Source) -> Option<(Neighbour,
 }
 
 async fn lookup(parts: &Parts, node: NodeId, digest: Digest) -> Option<(Neighbour, Holding)> {
-    let response = parts.control.ask(To::Node(node), Request::Lookup { digest }).await.ok()?;
-    let Response::Found { data, role, holding } = response else { return None };
+    let response = parts
+        .control
+        .ask(To::Node(node), Request::Lookup { digest })
+        .await
+        .ok()?;
+    let Response::Found { data, role, holding } = response else {
+        return None;
+    };
     let mut address = data.0;
     if address.ip().is_unspecified() {
         address.set_ip(parts.seen_at.of(&node)?);
     }
     parts.roles.learn(node, role);
-    let neighbour = Neighbour { node, data: Address(address), role, locality: Default::default() };
+    let neighbour = Neighbour {
+        node,
+        data: Address(address),
+        role,
+        locality: Default::default(),
+    };
     Some((neighbour, holding?))
 }
 

@@ -38,11 +38,25 @@ impl Buffers {
     /// A zeroed or reused buffer of exactly `len` bytes, when the pool has room for it. A piece longer than the whole pool
     /// gets the whole pool: there is no other way to take it.
     pub(crate) async fn take(&self, len: usize) -> Buffer {
-        let units = u32::try_from((len as u64).div_ceil(UNIT)).unwrap_or(self.limit).clamp(1, self.limit);
-        let permit = Arc::clone(&self.permits).acquire_many_owned(units).await.expect("the pool is never closed");
-        let mut bytes = self.spare.lock().expect("no holder of this lock panics").pop().unwrap_or_default();
+        let units = u32::try_from((len as u64).div_ceil(UNIT))
+            .unwrap_or(self.limit)
+            .clamp(1, self.limit);
+        let permit = Arc::clone(&self.permits)
+            .acquire_many_owned(units)
+            .await
+            .expect("the pool is never closed");
+        let mut bytes = self
+            .spare
+            .lock()
+            .expect("no holder of this lock panics")
+            .pop()
+            .unwrap_or_default();
         bytes.resize(len, 0);
-        Buffer { bytes, spare: Arc::clone(&self.spare), _permit: permit }
+        Buffer {
+            bytes,
+            spare: Arc::clone(&self.spare),
+            _permit: permit,
+        }
     }
 }
 

@@ -35,7 +35,13 @@ impl mirror::Content for Swarmed {
     async fn resolve(&self, repository: &Repository, tag: &str) -> Result<Resolved, Failure> {
         let query = Query::Tag { tag: tag.to_owned() };
         let (blob, media_type, access) = self.content(repository, query).await?;
-        self.learn(repository, blob.digest, access, Some(blob.size), Some(media_type.clone()));
+        self.learn(
+            repository,
+            blob.digest,
+            access,
+            Some(blob.size),
+            Some(media_type.clone()),
+        );
         self.parts.verdicts.admit(access, repository)?;
         Ok(Resolved { blob, media_type })
     }
@@ -47,36 +53,66 @@ impl mirror::Content for Swarmed {
         }
         let (blob, media_type) = match self.whole(digest) {
             Some(file) => (file.blob(), file.media_type()),
-            None => self.fetch(source, digest, known.as_ref().and_then(|verdict| verdict.size)).await?,
+            None => {
+                self.fetch(source, digest, known.as_ref().and_then(|verdict| verdict.size))
+                    .await?
+            }
         };
         let access = self.verdict(source, digest).await?;
         self.parts.verdicts.admit(access, &source.repository)?;
         let media_type = media_type.or(known.and_then(|verdict| verdict.media_type));
-        let content = Arc::new(SwarmBlob { parts: Arc::clone(&self.parts), blob });
+        let content = Arc::new(SwarmBlob {
+            parts: Arc::clone(&self.parts),
+            blob,
+        });
         if source.kind == Kind::Manifest && blob.size <= MAX_MANIFEST {
             self.learn_children(source, Arc::clone(&content), access).await?;
         }
-        Ok(Opened { blob, media_type, content })
+        Ok(Opened {
+            blob,
+            media_type,
+            content,
+        })
     }
 
     async fn probe(&self, source: &Source, digest: &Digest) -> Result<Probed, Failure> {
         // A HEAD for what a manifest has named needs no byte of it.
-        if let Some(Verdict { access, size: Some(size), media_type }) =
-            self.parts.verdicts.get(Instant::now(), &source.repository, digest)
+        if let Some(Verdict {
+            access,
+            size: Some(size),
+            media_type,
+        }) = self.parts.verdicts.get(Instant::now(), &source.repository, digest)
         {
             self.parts.verdicts.admit(access, &source.repository)?;
-            return Ok(Probed { blob: Blob { digest: *digest, size }, media_type });
+            return Ok(Probed {
+                blob: Blob { digest: *digest, size },
+                media_type,
+            });
         }
         let opened = self.open(source, digest).await?;
-        Ok(Probed { blob: opened.blob, media_type: opened.media_type })
+        Ok(Probed {
+            blob: opened.blob,
+            media_type: opened.media_type,
+        })
     }
 
     async fn document(&self, upstream: Upstream) -> Result<Document, Failure> {
         let repository = upstream.repository.clone();
         match upstream::ask(&self.parts, upstream).await {
-            UpstreamAnswer::Document { body, media_type, link, filters, access } => {
+            UpstreamAnswer::Document {
+                body,
+                media_type,
+                link,
+                filters,
+                access,
+            } => {
                 self.parts.verdicts.admit(access, &repository)?;
-                Ok(Document { body: Bytes::from(body), media_type, link, filters })
+                Ok(Document {
+                    body: Bytes::from(body),
+                    media_type,
+                    link,
+                    filters,
+                })
             }
             UpstreamAnswer::Failed { failure } => Err(failure),
             UpstreamAnswer::Content { .. } => Err(misunderstood(&repository)),
@@ -102,7 +138,10 @@ impl Swarmed {
         let ready = watch.until(|seen| seen.blob.is_some() || seen.failures > failures);
         let seen = tokio::time::timeout(SIZE_WAIT, ready).await.map_err(|_| Failure {
             status: 504,
-            message: format!("nobody could tell the size of {digest} within {} s", SIZE_WAIT.as_secs()),
+            message: format!(
+                "nobody could tell the size of {digest} within {} s",
+                SIZE_WAIT.as_secs()
+            ),
             retry_after: None,
             challenge: None,
         })?;
@@ -118,16 +157,26 @@ impl Swarmed {
         if let Some(verdict) = self.parts.verdicts.get(Instant::now(), &source.repository, digest) {
             return Ok(verdict.access);
         }
-        let query = Query::Probe { digest: *digest, kind: source.kind };
+        let query = Query::Probe {
+            digest: *digest,
+            kind: source.kind,
+        };
         let (_, _, access) = self.content(&source.repository, query).await?;
         self.learn(&source.repository, *digest, access, None, None);
         Ok(access)
     }
 
     async fn content(&self, repository: &Repository, query: Query) -> Result<(Blob, String, Access), Failure> {
-        let upstream = Upstream { repository: repository.clone(), query };
+        let upstream = Upstream {
+            repository: repository.clone(),
+            query,
+        };
         match upstream::ask(&self.parts, upstream).await {
-            UpstreamAnswer::Content { blob, media_type, access } => Ok((blob, media_type, access)),
+            UpstreamAnswer::Content {
+                blob,
+                media_type,
+                access,
+            } => Ok((blob, media_type, access)),
             UpstreamAnswer::Failed { failure } => Err(failure),
             UpstreamAnswer::Document { .. } => Err(misunderstood(repository)),
         }
@@ -141,7 +190,16 @@ impl Swarmed {
         size: Option<u64>,
         media_type: Option<String>,
     ) {
-        self.parts.verdicts.learn(Instant::now(), repository, digest, Verdict { access, size, media_type });
+        self.parts.verdicts.learn(
+            Instant::now(),
+            repository,
+            digest,
+            Verdict {
+                access,
+                size,
+                media_type,
+            },
+        );
     }
 
     /// A manifest's verdict covers what it names; its sizes save asking for them.
@@ -182,9 +240,23 @@ fn children(manifest: &[u8]) -> Vec<Blob> {
         #[serde(default)]
         manifests: Vec<Named>,
     }
-    let Ok(manifest) = serde_json::from_slice::<Manifest>(manifest) else { return Vec::new() };
-    let named = manifest.config.into_iter().chain(manifest.layers).chain(manifest.blobs).chain(manifest.manifests);
-    named.filter_map(|named| Some(Blob { digest: named.digest.parse().ok()?, size: named.size })).collect()
+    let Ok(manifest) = serde_json::from_slice::<Manifest>(manifest) else {
+        return Vec::new();
+    };
+    let named = manifest
+        .config
+        .into_iter()
+        .chain(manifest.layers)
+        .chain(manifest.blobs)
+        .chain(manifest.manifests);
+    named
+        .filter_map(|named| {
+            Some(Blob {
+                digest: named.digest.parse().ok()?,
+                size: named.size,
+            })
+        })
+        .collect()
 }
 
 fn misunderstood(repository: &Repository) -> Failure {
@@ -192,7 +264,12 @@ fn misunderstood(repository: &Repository) -> Failure {
         "asking about {}/{}: the node asked gave an answer to another question; do all nodes run the same release?",
         repository.registry, repository.name
     );
-    Failure { status: 502, message, retry_after: None, challenge: None }
+    Failure {
+        status: 502,
+        message,
+        retry_after: None,
+        challenge: None,
+    }
 }
 
 /// One blob of the swarm, whole or still arriving.
@@ -245,7 +322,9 @@ impl Reader {
             return Ok(None);
         }
         let geometry = self.blob.blob.geometry();
-        let piece = geometry.piece_at(self.at).ok_or_else(|| Cut("past the end of the blob".to_owned()))?;
+        let piece = geometry
+            .piece_at(self.at)
+            .ok_or_else(|| Cut("past the end of the blob".to_owned()))?;
         let end = geometry.range(piece).end.min(self.end).min(self.at + SLICE);
         loop {
             if self.file.is_none() {
@@ -262,7 +341,9 @@ impl Reader {
             }
             let cursors = &self.blob.parts.cursors;
             let engine = &self.blob.parts.engine;
-            self.cursor.get_or_insert_with(|| cursors.begin(engine, self.blob.blob.digest)).at(piece);
+            self.cursor
+                .get_or_insert_with(|| cursors.begin(engine, self.blob.blob.digest))
+                .at(piece);
             let seen = self.watch.changed().await;
             if let Some(failure) = seen.failed_since(self.failures) {
                 return Err(Cut(failure.message.clone()));
@@ -282,7 +363,16 @@ mod tests {
             r#"{{"schemaVersion":2,"config":{{"digest":"{config}","size":1}},"layers":[{{"digest":"{layer}","size":2}},{{"digest":"sha512:00","size":3}}]}}"#
         );
         let blobs = children(manifest.as_bytes());
-        assert_eq!(blobs, [Blob { digest: config, size: 1 }, Blob { digest: layer, size: 2 }]);
+        assert_eq!(
+            blobs,
+            [
+                Blob {
+                    digest: config,
+                    size: 1
+                },
+                Blob { digest: layer, size: 2 }
+            ]
+        );
         assert!(children(b"no json").is_empty());
     }
 }

@@ -34,7 +34,12 @@ impl Cursors {
     pub(crate) fn begin(&self, engine: &Engine, digest: Digest) -> Cursor {
         let mut inner = self.inner.lock().expect("no holder of this lock panics");
         inner.next += 1;
-        Cursor { cursors: self.clone(), engine: engine.clone(), digest, id: inner.next }
+        Cursor {
+            cursors: self.clone(),
+            engine: engine.clone(),
+            digest,
+            id: inner.next,
+        }
     }
 }
 
@@ -56,7 +61,10 @@ impl Cursor {
             inner.by_blob.remove(&self.digest);
         }
         if before != after {
-            self.engine.hint(Input::Cursor { digest: self.digest, piece: after });
+            self.engine.hint(Input::Cursor {
+                digest: self.digest,
+                piece: after,
+            });
         }
     }
 }

@@ -26,6 +26,10 @@ const EVENTS: usize = 4096;
 const BUDGET: usize = 256;
 
 /// What reaches the loop.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an event is queued briefly; a box each would cost more"
+)]
 #[derive(Debug)]
 pub(crate) enum Event {
     /// Something for the machine.
@@ -73,7 +77,13 @@ impl Engine {
 
     /// Wants a blob.
     pub(crate) async fn want(&self, digest: Digest, size: Option<u64>, source: Source, urgent: bool) {
-        self.tell(Input::Want { digest, size, source, urgent }).await;
+        self.tell(Input::Want {
+            digest,
+            size,
+            source,
+            urgent,
+        })
+        .await;
     }
 
     /// What this node holds of a blob, for whoever looks it up.
@@ -155,7 +165,12 @@ impl Loop {
             Event::Asked(request) => {
                 let (from, fetch) = (request.node, request.fetch);
                 let id = self.uploads.take(request);
-                self.handle(Input::Serve { id, from, digest: fetch.digest, piece: fetch.piece });
+                self.handle(Input::Serve {
+                    id,
+                    from,
+                    digest: fetch.digest,
+                    piece: fetch.piece,
+                });
             }
             Event::Lookup(digest, answer) => {
                 let _ = answer.send(asking::holding_of(&self.machine, &self.parts, &digest));
@@ -183,7 +198,11 @@ impl Loop {
     fn perform_one(&mut self, output: Output) {
         let parts = &self.parts;
         match output {
-            Output::Open { blob, media_type, source } => parts.open(blob, media_type, source),
+            Output::Open {
+                blob,
+                media_type,
+                source,
+            } => parts.open(blob, media_type, source),
             Output::Connect { node, address } => parts.connect(node, address),
             Output::Disconnect { node } => parts.transport.disconnect(&node, "no blob in common"),
             Output::Send { to, message } => self.send(to, message),
@@ -199,8 +218,21 @@ impl Loop {
             }
             Output::Serve { id } => self.serve(id),
             Output::Refuse { id, refusal } => self.uploads.refuse(id, refusal),
-            Output::OpenOrigin { digest, size, lease, first } => {
-                self.origins.open(parts, origin::Opening { digest, size, lease, first });
+            Output::OpenOrigin {
+                digest,
+                size,
+                lease,
+                first,
+            } => {
+                self.origins.open(
+                    parts,
+                    origin::Opening {
+                        digest,
+                        size,
+                        lease,
+                        first,
+                    },
+                );
             }
             Output::ReadOrigin { digest, first, count } => self.origins.read(&digest, first, count),
             Output::CloseOrigin { digest } => self.origins.close(&digest),

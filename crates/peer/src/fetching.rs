@@ -22,9 +22,16 @@ pub(crate) async fn fetch(parts: Arc<Parts>, id: FetchId, from: NodeId, blob: Bl
 }
 
 async fn attempt(parts: &Arc<Parts>, from: NodeId, blob: Blob, piece: PieceIndex) -> Outcome {
-    let Some(file) = parts.file(&blob.digest) else { return Outcome::StoreFailed };
+    let Some(file) = parts.file(&blob.digest) else {
+        return Outcome::StoreFailed;
+    };
     let runs = file.link(piece).is_none();
-    let fetch = Fetch { digest: blob.digest, size: blob.size, piece: piece.get(), runs };
+    let fetch = Fetch {
+        digest: blob.digest,
+        size: blob.size,
+        piece: piece.get(),
+        runs,
+    };
     let mut incoming = match parts.transport.fetch(&from, fetch).await {
         Ok(incoming) => incoming,
         Err(FetchError::Refused(refusal)) => return Outcome::Refused(refusal),
@@ -34,7 +41,9 @@ async fn attempt(parts: &Arc<Parts>, from: NodeId, blob: Blob, piece: PieceIndex
         }
     };
     parts.accept_runs(&file, std::mem::take(&mut incoming.runs));
-    let Some(link) = file.link(piece) else { return Outcome::Unvouched };
+    let Some(link) = file.link(piece) else {
+        return Outcome::Unvouched;
+    };
     let len = usize::try_from(blob.geometry().len(piece)).expect("a piece fits into memory");
     let mut buffer = parts.buffers.take(len).await;
     if let Err(error) = incoming.read_into(buffer.as_mut()).await {

@@ -38,7 +38,10 @@ impl Files {
     pub(crate) fn keep(&self, file: BlobFile) {
         let mut open = self.open.lock().expect("no holder of this lock panics");
         if open.len() >= MAX_FILES
-            && let Some(oldest) = open.iter().min_by_key(|(_, (_, used))| *used).map(|(digest, _)| *digest)
+            && let Some(oldest) = open
+                .iter()
+                .min_by_key(|(_, (_, used))| *used)
+                .map(|(digest, _)| *digest)
         {
             open.remove(&oldest);
         }
@@ -52,7 +55,10 @@ impl Files {
 
     /// Closes what has not been used for a while.
     pub(crate) fn close_idle(&self, now: Instant) {
-        self.open.lock().expect("no holder of this lock panics").retain(|_, (_, used)| now.duration_since(*used) < IDLE);
+        self.open
+            .lock()
+            .expect("no holder of this lock panics")
+            .retain(|_, (_, used)| now.duration_since(*used) < IDLE);
     }
 
     /// Closes everything.
@@ -78,7 +84,10 @@ pub(crate) fn parse_source(text: &str) -> Option<Source> {
         "manifest" => Kind::Manifest,
         _ => return None,
     };
-    let repository = Repository { registry: words.next()?.to_owned(), name: words.next()?.to_owned() };
+    let repository = Repository {
+        registry: words.next()?.to_owned(),
+        name: words.next()?.to_owned(),
+    };
     words.next().is_none().then_some(Source { repository, kind })
 }
 
@@ -88,8 +97,14 @@ mod tests {
 
     #[test]
     fn a_source_survives_the_store() {
-        let repository = Repository { registry: "r.example:5000".into(), name: "org/model".into() };
-        let source = Source { repository, kind: Kind::Manifest };
+        let repository = Repository {
+            registry: "r.example:5000".into(),
+            name: "org/model".into(),
+        };
+        let source = Source {
+            repository,
+            kind: Kind::Manifest,
+        };
         assert_eq!(parse_source(&source_text(&source)), Some(source));
         assert_eq!(parse_source("blob r"), None);
         assert_eq!(parse_source("tag r m"), None);
@@ -99,7 +114,10 @@ mod tests {
     fn idle_files_are_closed() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(store::Config::at(dir.path())).unwrap();
-        let blob = piece::Blob { digest: Digest::of(b"x"), size: 1 };
+        let blob = piece::Blob {
+            digest: Digest::of(b"x"),
+            size: 1,
+        };
         let files = Files::default();
         files.keep(store.insert(blob, None, b"x").unwrap());
         files.close_idle(Instant::now());

@@ -81,12 +81,19 @@ impl Peer {
         let addresses = Addresses {
             control: parts.control.local_addr(),
             data: parts.transport.local_addr(),
-            mirror: listeners.mirror.as_ref().map(tokio::net::TcpListener::local_addr).transpose()?,
+            mirror: listeners
+                .mirror
+                .as_ref()
+                .map(tokio::net::TcpListener::local_addr)
+                .transpose()?,
             admin: listeners.admin.local_addr()?,
         };
         let mut tasks = JoinSet::new();
         let machine = Node::new(
-            Identity { node: parts.key.node_id(), role: config.role },
+            Identity {
+                node: parts.key.node_id(),
+                role: config.role,
+            },
             config.node.clone(),
             rand::random(),
         );
@@ -99,14 +106,26 @@ impl Peer {
             parts.providing.provide(asking::seeds_key());
         }
         if let Some(listener) = listeners.mirror {
-            let content = Arc::new(content::Swarmed { parts: Arc::clone(&parts) });
+            let content = Arc::new(content::Swarmed {
+                parts: Arc::clone(&parts),
+            });
             let meter = Arc::new(metering::MirrorMeter(parts.metrics.clone()));
             let router = mirror::router(&config.mirror, content, meter)?;
-            tasks.spawn(httpd::serve(listener, router, config.http.clone(), stop.clone().cancelled_owned()));
+            tasks.spawn(httpd::serve(
+                listener,
+                router,
+                config.http.clone(),
+                stop.clone().cancelled_owned(),
+            ));
         }
         let admin = api::admin(Arc::clone(&parts), registry);
         tasks.spawn(admin.serve(listeners.admin, config.http, stop.clone().cancelled_owned()));
-        Ok(Self { addresses, stop, tasks, handle: Handle { parts } })
+        Ok(Self {
+            addresses,
+            stop,
+            tasks,
+            handle: Handle { parts },
+        })
     }
 
     /// Where it listens.
@@ -137,8 +156,8 @@ impl Peer {
 
 impl Handle {
     /// What the node is doing, for `status` and the demo.
-    pub async fn status(&self) -> Status {
-        status::status(&self.parts).await
+    pub fn status(&self) -> Status {
+        status::status(&self.parts)
     }
 
     /// Waits until a scheduler knows the node.
@@ -171,7 +190,9 @@ async fn assemble(
 ) -> Result<(Arc<Parts>, Events), StartError> {
     let store = {
         let config = config.store.clone();
-        spawn_blocking(move || store::Store::open(config)).await.map_err(std::io::Error::other)??
+        spawn_blocking(move || store::Store::open(config))
+            .await
+            .map_err(std::io::Error::other)??
     };
     let metrics = admin::Metrics::new(registry)?;
     let meter = Arc::new(metering::RegistryMeter(metrics.clone()));
@@ -179,8 +200,7 @@ async fn assemble(
     let socket = listeners.data.try_clone()?;
     let (transport, data) =
         transport::Transport::bind(config.transport.clone(), socket, Arc::clone(&key), Arc::clone(&cluster))?;
-    let (control, control_events) =
-        control::Control::start(config.control.clone(), Arc::clone(&key), cluster).await?;
+    let (control, control_events) = control::Control::start(config.control.clone(), Arc::clone(&key), cluster).await?;
     let (engine, engine_events) = Engine::channel();
     let mut advertised = config.advertise;
     if advertised.port() == 0 {
@@ -214,7 +234,14 @@ async fn assemble(
         registered: tokio::sync::watch::Sender::new(false),
     });
     parts.note_usage();
-    Ok((parts, Events { engine: engine_events, control: control_events, data }))
+    Ok((
+        parts,
+        Events {
+            engine: engine_events,
+            control: control_events,
+            data,
+        },
+    ))
 }
 
 /// Tells the machine what the store holds from an earlier life.
@@ -226,7 +253,14 @@ async fn introduce_held(parts: Arc<Parts>) {
         };
         if let Some(file) = file {
             let (bits, media_type) = (file.bitfield(), file.media_type());
-            parts.engine.tell(Input::Opened { blob: held.blob, bits, media_type }).await;
+            parts
+                .engine
+                .tell(Input::Opened {
+                    blob: held.blob,
+                    bits,
+                    media_type,
+                })
+                .await;
             parts.providing.provide(held.blob.digest);
         }
     }

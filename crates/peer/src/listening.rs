@@ -47,7 +47,9 @@ async fn take(parts: &Arc<Parts>, answering: &Arc<Semaphore>, request: Request, 
         }
         Request::Upstream { upstream } => {
             let parts = Arc::clone(parts);
-            let Ok(turn) = Arc::clone(answering).acquire_owned().await else { return };
+            let Ok(turn) = Arc::clone(answering).acquire_owned().await else {
+                return;
+            };
             tokio::spawn(async move {
                 let answer = upstream::answer(&parts, &upstream).await;
                 drop(turn);
@@ -58,7 +60,11 @@ async fn take(parts: &Arc<Parts>, answering: &Arc<Semaphore>, request: Request, 
             let parts = Arc::clone(parts);
             tokio::spawn(async move {
                 let holding = parts.engine.lookup(digest).await;
-                reply.send(Response::Found { data: Address(parts.advertised), role: parts.role, holding });
+                reply.send(Response::Found {
+                    data: Address(parts.advertised),
+                    role: parts.role,
+                    holding,
+                });
             });
         }
         Request::Preheat { blobs, .. } => {
@@ -69,7 +75,9 @@ async fn take(parts: &Arc<Parts>, answering: &Arc<Semaphore>, request: Request, 
         }
         Request::Register { .. } | Request::Join { .. } | Request::Report { .. } => {
             let role = parts.role.name();
-            reply.send(Response::Refused { reason: format!("this node is a {role}, not a scheduler") });
+            reply.send(Response::Refused {
+                reason: format!("this node is a {role}, not a scheduler"),
+            });
         }
     }
 }

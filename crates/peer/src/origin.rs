@@ -60,7 +60,13 @@ impl Origins {
                 parts.engine.tell(Input::ReadFailed { digest, failure }).await;
             }
         });
-        if let Some(old) = self.open.insert(digest, Reading { ranges, task: task.abort_handle() }) {
+        if let Some(old) = self.open.insert(
+            digest,
+            Reading {
+                ranges,
+                task: task.abort_handle(),
+            },
+        ) {
             old.task.abort();
         }
     }
@@ -94,15 +100,25 @@ pub(crate) struct Leases {
 
 impl Leases {
     fn set(&self, digest: Digest, epoch: u64) {
-        self.epochs.lock().expect("no holder of this lock panics").insert(digest, epoch);
+        self.epochs
+            .lock()
+            .expect("no holder of this lock panics")
+            .insert(digest, epoch);
     }
 
     pub(crate) fn epoch_of(&self, digest: &Digest) -> Option<u64> {
-        self.epochs.lock().expect("no holder of this lock panics").get(digest).copied()
+        self.epochs
+            .lock()
+            .expect("no holder of this lock panics")
+            .get(digest)
+            .copied()
     }
 
     pub(crate) fn forget(&self, digest: &Digest) {
-        self.epochs.lock().expect("no holder of this lock panics").remove(digest);
+        self.epochs
+            .lock()
+            .expect("no holder of this lock panics")
+            .remove(digest);
     }
 }
 
@@ -128,9 +144,12 @@ impl ReadError {
         match self {
             Self::Registry(error) => error.to_failure(),
             Self::Store(error) => storage_failure(error),
-            Self::WrongDigest | Self::NotOpen | Self::Task => {
-                Failure { status: 502, message: format!("{at}: {self}"), retry_after: None, challenge: None }
-            }
+            Self::WrongDigest | Self::NotOpen | Self::Task => Failure {
+                status: 502,
+                message: format!("{at}: {self}"),
+                retry_after: None,
+                challenge: None,
+            },
         }
     }
 }
@@ -176,22 +195,50 @@ async fn read(
 }
 
 async fn open(parts: &Arc<Parts>, opening: &Opening) -> Result<Opened, ReadError> {
-    let Opening { digest, size, lease, first } = opening.clone();
+    let Opening {
+        digest,
+        size,
+        lease,
+        first,
+    } = opening.clone();
     let source = &lease.source;
     let (opened, blob, media_type, access, sequential) = match source.kind {
         Kind::Blob => {
             let reader = parts.registry.blob(source, &digest, size, first).await?;
             let (size, access, sequential) = (reader.size(), reader.access(), !reader.supports_ranges());
-            (Opened::Blob(Arc::new(reader)), Blob { digest, size }, None, access, sequential)
+            (
+                Opened::Blob(Arc::new(reader)),
+                Blob { digest, size },
+                None,
+                access,
+                sequential,
+            )
         }
         Kind::Manifest => {
             let manifest = parts.registry.manifest(&source.repository, &digest.to_string()).await?;
-            let blob = Blob { digest, size: manifest.body.len() as u64 };
-            (Opened::Manifest(manifest.body.into()), blob, Some(manifest.media_type), manifest.access, false)
+            let blob = Blob {
+                digest,
+                size: manifest.body.len() as u64,
+            };
+            (
+                Opened::Manifest(manifest.body.into()),
+                blob,
+                Some(manifest.media_type),
+                manifest.access,
+                false,
+            )
         }
     };
     parts.learn_access(digest, Some(lease.source.clone()), access);
-    parts.engine.tell(Input::OriginOpened { blob, media_type, access, sequential }).await;
+    parts
+        .engine
+        .tell(Input::OriginOpened {
+            blob,
+            media_type,
+            access,
+            sequential,
+        })
+        .await;
     Ok(opened)
 }
 
@@ -205,13 +252,17 @@ async fn stage(
     staged: mpsc::Sender<PieceIndex>,
 ) -> Result<(), ReadError> {
     let geometry = file.blob().geometry();
-    let pieces: Vec<PieceIndex> = (first.get()..first.get() + count).filter_map(|number| geometry.piece(number)).collect();
-    let (Some(start), Some(end)) = (pieces.first(), pieces.last()) else { return Ok(()) };
+    let pieces: Vec<PieceIndex> = (first.get()..first.get() + count)
+        .filter_map(|number| geometry.piece(number))
+        .collect();
+    let (Some(start), Some(end)) = (pieces.first(), pieces.last()) else {
+        return Ok(());
+    };
     let range = geometry.range(*start).start..geometry.range(*end).end;
     let mut at = range.start;
     let mut done = pieces.into_iter().peekable();
     let mut source = match opened {
-        Opened::Blob(reader) => Source::Registry(reader.read(range).await?),
+        Opened::Blob(reader) => Source::Registry(Box::new(reader.read(range).await?)),
         Opened::Manifest(body) => Source::Body(Some(body)),
     };
     loop {
@@ -231,13 +282,15 @@ async fn stage(
 async fn write(parts: &Parts, file: &BlobFile, at: u64, chunk: Vec<u8>) -> Result<u64, ReadError> {
     let (file, len) = (file.clone(), chunk.len() as u64);
     parts.metrics.received_bytes(ReceivedFrom::Registry, len);
-    spawn_blocking(move || file.stage(at, &chunk)).await.map_err(|_| ReadError::Task)??;
+    spawn_blocking(move || file.stage(at, &chunk))
+        .await
+        .map_err(|_| ReadError::Task)??;
     Ok(len)
 }
 
 /// Where the bytes of a range come from.
 enum Source {
-    Registry(registry::RangeStream),
+    Registry(Box<registry::RangeStream>),
     Body(Option<Bytes>),
 }
 
@@ -264,7 +317,10 @@ impl Source {
 async fn settle(parts: &Arc<Parts>, digest: Digest, staged: &mut BTreeSet<PieceIndex>) -> Result<(), ReadError> {
     for piece in staged.clone() {
         let file = parts.file(&digest).ok_or(ReadError::NotOpen)?;
-        match spawn_blocking(move || file.settle(piece)).await.map_err(|_| ReadError::Task)?? {
+        match spawn_blocking(move || file.settle(piece))
+            .await
+            .map_err(|_| ReadError::Task)??
+        {
             Settled::Good { .. } => {
                 staged.remove(&piece);
                 parts.watches.tell(&digest, |seen| seen.gained += 1);
@@ -290,7 +346,9 @@ async fn settle(parts: &Arc<Parts>, digest: Digest, staged: &mut BTreeSet<PieceI
 /// Drops what was vouched for, and everything that stood on it; the blob begins again.
 pub(crate) fn distrust(parts: Arc<Parts>, digest: Digest) {
     spawn_blocking(move || {
-        let Some(file) = parts.file(&digest).filter(|file| !file.is_complete()) else { return };
+        let Some(file) = parts.file(&digest).filter(|file| !file.is_complete()) else {
+            return;
+        };
         let (blob, media_type) = (file.blob(), file.media_type());
         tracing::warn!(%digest, "the chain does not close with the midstates that were vouched for: the blob is discarded");
         parts.files.forget(&digest);
@@ -318,7 +376,9 @@ pub(crate) fn distrust(parts: Arc<Parts>, digest: Digest) {
             Ok(file) => {
                 parts.files.keep(file.clone());
                 let bits = file.bitfield();
-                parts.engine.tell_blocking(Input::ChainBroken { digest, bits, vouchers });
+                parts
+                    .engine
+                    .tell_blocking(Input::ChainBroken { digest, bits, vouchers });
             }
             Err(error) => {
                 let failure = storage_failure(&error);

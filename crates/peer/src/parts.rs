@@ -23,8 +23,8 @@ use crate::cursors::Cursors;
 use crate::engine::Engine;
 use crate::files::{self, Files};
 use crate::origin::Leases;
-use crate::proving::Provers;
 use crate::providing::Providing;
+use crate::proving::Provers;
 use crate::suspects::Suspects;
 use crate::upstream::Upstreams;
 use crate::watch::Watches;
@@ -64,7 +64,11 @@ impl Parts {
     /// Opens a blob in the store and tells the machine what is there of it.
     pub(crate) fn open(self: &Arc<Self>, blob: Blob, media_type: Option<String>, source: Option<Source>) {
         let parts = Arc::clone(self);
-        parts.begun.lock().expect("no holder of this lock panics").insert(blob.digest, Instant::now());
+        parts
+            .begun
+            .lock()
+            .expect("no holder of this lock panics")
+            .insert(blob.digest, Instant::now());
         spawn_blocking(move || {
             let input = match parts.store.begin(blob, media_type.as_deref()) {
                 Ok(file) => {
@@ -72,9 +76,16 @@ impl Parts {
                         remember_source(&file, source);
                     }
                     parts.files.keep(file.clone());
-                    Input::Opened { blob, bits: file.bitfield(), media_type: file.media_type() }
+                    Input::Opened {
+                        blob,
+                        bits: file.bitfield(),
+                        media_type: file.media_type(),
+                    }
                 }
-                Err(error) => Input::OpenFailed { digest: blob.digest, failure: storage_failure(&error) },
+                Err(error) => Input::OpenFailed {
+                    digest: blob.digest,
+                    failure: storage_failure(&error),
+                },
             };
             parts.engine.tell_blocking(input);
         });
@@ -112,7 +123,11 @@ impl Parts {
     /// Remembers who may read a content.
     pub(crate) fn learn_access(&self, digest: Digest, source: Option<Source>, access: Access) {
         if let Some(source) = source {
-            let verdict = Verdict { access, size: None, media_type: None };
+            let verdict = Verdict {
+                access,
+                size: None,
+                media_type: None,
+            };
             self.verdicts.learn(Instant::now(), &source.repository, digest, verdict);
         }
     }
@@ -165,7 +180,12 @@ pub(crate) fn remember_source(file: &BlobFile, source: &Source) {
 
 /// What a client is told when the store cannot take a blob.
 pub(crate) fn storage_failure(error: &StoreError) -> Failure {
-    Failure { status: 507, message: error.to_string(), retry_after: None, challenge: None }
+    Failure {
+        status: 507,
+        message: error.to_string(),
+        retry_after: None,
+        challenge: None,
+    }
 }
 
 /// Whose midstates count for a blob, besides those of nodes whose chain has closed.
@@ -176,11 +196,17 @@ pub(crate) struct Trust {
 
 impl Trust {
     pub(crate) fn set(&self, digest: Digest, readers: Vec<NodeId>) {
-        self.readers.lock().expect("no holder of this lock panics").insert(digest, readers);
+        self.readers
+            .lock()
+            .expect("no holder of this lock panics")
+            .insert(digest, readers);
     }
 
     pub(crate) fn forget(&self, digest: &Digest) {
-        self.readers.lock().expect("no holder of this lock panics").remove(digest);
+        self.readers
+            .lock()
+            .expect("no holder of this lock panics")
+            .remove(digest);
     }
 
     fn is_reader(&self, digest: &Digest, node: &NodeId) -> bool {
@@ -224,14 +250,24 @@ pub(crate) struct SeenAt {
 
 impl SeenAt {
     pub(crate) fn connected(&self, node: NodeId, address: SocketAddr) {
-        self.addresses.lock().expect("no holder of this lock panics").insert(node, address.ip());
+        self.addresses
+            .lock()
+            .expect("no holder of this lock panics")
+            .insert(node, address.ip());
     }
 
     pub(crate) fn disconnected(&self, node: &NodeId) {
-        self.addresses.lock().expect("no holder of this lock panics").remove(node);
+        self.addresses
+            .lock()
+            .expect("no holder of this lock panics")
+            .remove(node);
     }
 
     pub(crate) fn of(&self, node: &NodeId) -> Option<IpAddr> {
-        self.addresses.lock().expect("no holder of this lock panics").get(node).copied()
+        self.addresses
+            .lock()
+            .expect("no holder of this lock panics")
+            .get(node)
+            .copied()
     }
 }

@@ -33,11 +33,13 @@ impl Provers {
         let arrivals = Arc::new(Mutex::new(arrivals));
         for number in 0..threads.max(1) {
             let arrivals = Arc::clone(&arrivals);
-            std::thread::Builder::new().name(format!("prover-{number}")).spawn(move || {
-                while let Some((first, second)) = next(&arrivals) {
-                    prove(first, second);
-                }
-            })?;
+            std::thread::Builder::new()
+                .name(format!("prover-{number}"))
+                .spawn(move || {
+                    while let Some((first, second)) = next(&arrivals) {
+                        prove(first, second);
+                    }
+                })?;
         }
         Ok(Self { queue })
     }
@@ -45,7 +47,17 @@ impl Provers {
     /// Proves a piece and writes it; the buffer goes back to its pool.
     pub(crate) async fn prove(&self, file: BlobFile, link: Link, bytes: Buffer) -> Outcome {
         let (done, outcome) = oneshot::channel();
-        if self.queue.send(Arrived { file, link, bytes, done }).await.is_err() {
+        if self
+            .queue
+            .send(Arrived {
+                file,
+                link,
+                bytes,
+                done,
+            })
+            .await
+            .is_err()
+        {
             return Outcome::StoreFailed;
         }
         outcome.await.unwrap_or(Outcome::StoreFailed)

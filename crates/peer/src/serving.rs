@@ -36,7 +36,9 @@ impl Uploads {
 
     /// Serves a request in a task of its own, and tells the machine when it has ended.
     pub(crate) fn serve(&mut self, parts: Arc<Parts>, id: ServeId) {
-        let Some(request) = self.waiting.remove(&id) else { return };
+        let Some(request) = self.waiting.remove(&id) else {
+            return;
+        };
         tokio::spawn(async move {
             serve(&parts, request).await;
             parts.engine.tell(Input::Served { id }).await;
@@ -62,8 +64,14 @@ async fn serve(parts: &Arc<Parts>, request: FetchRequest) {
 }
 
 fn read(parts: &Parts, fetch: &Fetch) -> Result<(Vec<piece::SignedRun>, bytes::Bytes), Refusal> {
-    let blob = Blob { digest: fetch.digest, size: fetch.size };
-    let file = parts.file(&blob.digest).filter(|file| file.blob() == blob).ok_or(Refusal::NotHere)?;
+    let blob = Blob {
+        digest: fetch.digest,
+        size: fetch.size,
+    };
+    let file = parts
+        .file(&blob.digest)
+        .filter(|file| file.blob() == blob)
+        .ok_or(Refusal::NotHere)?;
     let piece = blob.geometry().piece(fetch.piece).ok_or(Refusal::NotHere)?;
     let bytes = file.read(piece).map_err(|_| Refusal::NotHere)?;
     let runs = if fetch.runs {

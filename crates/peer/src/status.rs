@@ -80,10 +80,14 @@ pub struct BlobStatus {
     pub last_used: u64,
 }
 
-pub(crate) async fn status(parts: &Arc<Parts>) -> Status {
+pub(crate) fn status(parts: &Arc<Parts>) -> Status {
     let usage = parts.store.usage();
     let transport = parts.transport.status();
-    let scheduler = parts.control.schedulers().borrow().map(|node| identity::peer_id(node).to_string());
+    let scheduler = parts
+        .control
+        .schedulers()
+        .borrow()
+        .map(|node| identity::peer_id(node).to_string());
     let settings = transport.settings.into_iter().map(|report| Setting {
         name: report.name.to_string(),
         wanted: report.wanted.to_string(),

@@ -30,7 +30,11 @@ impl Suspects {
     /// The blob is proven now: who had signed what is false? Of several, the one refuted at the lowest boundary lied; the
     /// others may have hashed on from there in good faith.
     pub(crate) fn judge(&self, file: &BlobFile) -> Option<NodeId> {
-        let runs = self.runs.lock().expect("no holder of this lock panics").remove(&file.blob().digest)?;
+        let runs = self
+            .runs
+            .lock()
+            .expect("no holder of this lock panics")
+            .remove(&file.blob().digest)?;
         let refuted = runs.iter().filter_map(|run| Some((file.refutes(run)?, run.signer())));
         refuted.min_by_key(|(boundary, _)| *boundary).map(|(_, signer)| signer)
     }
@@ -46,9 +50,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = store::Store::open(store::Config::at(dir.path())).unwrap();
         let bytes = vec![7; 600 << 10];
-        let blob = Blob { digest: Digest::of(&bytes), size: bytes.len() as u64 };
+        let blob = Blob {
+            digest: Digest::of(&bytes),
+            size: bytes.len() as u64,
+        };
         let key = identity::NodeKey::from_seed([9; 32]);
-        let run = MidstateRun { blob, first: 1, midstates: vec![Midstate::START], standing: Standing::Closed };
+        let run = MidstateRun {
+            blob,
+            first: 1,
+            midstates: vec![Midstate::START],
+            standing: Standing::Closed,
+        };
         let forged = SignedRun::sign(run, key.signing_key()).unwrap();
         let suspects = Suspects::default();
         suspects.keep(blob.digest, vec![forged]);

@@ -37,7 +37,12 @@ type TagEntry = tokio::sync::Mutex<Option<(UpstreamAnswer, Instant)>>;
 
 impl Upstreams {
     pub(crate) fn new(tag_ttl: Duration, wait: Duration, fallback: bool) -> Self {
-        Self { tag_ttl, wait, fallback, tags: Mutex::default() }
+        Self {
+            tag_ttl,
+            wait,
+            fallback,
+            tags: Mutex::default(),
+        }
     }
 
     fn entry(&self, upstream: &Upstream) -> Arc<TagEntry> {
@@ -53,7 +58,9 @@ impl Upstreams {
 pub(crate) async fn ask(parts: &Arc<Parts>, upstream: Upstream) -> UpstreamAnswer {
     let begun = Instant::now();
     loop {
-        let request = Request::Upstream { upstream: upstream.clone() };
+        let request = Request::Upstream {
+            upstream: upstream.clone(),
+        };
         match parts.control.ask(To::Scheduler, request.clone()).await {
             Ok(Response::Upstream { answer }) => return answer,
             Ok(other) => tracing::debug!(?other, "the scheduler did not answer for the registry"),
@@ -78,7 +85,12 @@ pub(crate) async fn ask(parts: &Arc<Parts>, upstream: Upstream) -> UpstreamAnswe
                  (origin.fallback)",
                 repository.registry, repository.name
             );
-            return failed(Failure { status: 504, message, retry_after: None, challenge: None });
+            return failed(Failure {
+                status: 504,
+                message,
+                retry_after: None,
+                challenge: None,
+            });
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -90,12 +102,19 @@ pub(crate) async fn answer(parts: &Arc<Parts>, upstream: &Upstream) -> UpstreamA
     let answered = match &upstream.query {
         Query::Tag { tag } => return tag_answer(parts, upstream, tag).await,
         Query::Probe { digest, kind } => {
-            let source = Source { repository: repository.clone(), kind: *kind };
-            parts.registry.head(&source, &digest.to_string()).await.map(|head| UpstreamAnswer::Content {
-                blob: head.blob,
-                media_type: head.media_type,
-                access: head.access,
-            })
+            let source = Source {
+                repository: repository.clone(),
+                kind: *kind,
+            };
+            parts
+                .registry
+                .head(&source, &digest.to_string())
+                .await
+                .map(|head| UpstreamAnswer::Content {
+                    blob: head.blob,
+                    media_type: head.media_type,
+                    access: head.access,
+                })
         }
         Query::Tags { .. } | Query::Referrers { .. } => parts.registry.document(upstream).await,
     };
@@ -130,10 +149,17 @@ fn is_here(parts: &Parts, blob: &Blob) -> bool {
 
 /// Asks by HEAD whether a tag still names what we hold: no manifest travels, and registries do not count it against quotas.
 async fn revalidate(parts: &Arc<Parts>, repository: &Repository, tag: &str, old: &UpstreamAnswer) -> UpstreamAnswer {
-    let source = Source { repository: repository.clone(), kind: Kind::Manifest };
+    let source = Source {
+        repository: repository.clone(),
+        kind: Kind::Manifest,
+    };
     match (parts.registry.head(&source, tag).await, old) {
         (Ok(head), UpstreamAnswer::Content { blob, media_type, .. }) if head.blob.digest == blob.digest => {
-            UpstreamAnswer::Content { blob: *blob, media_type: media_type.clone(), access: head.access }
+            UpstreamAnswer::Content {
+                blob: *blob,
+                media_type: media_type.clone(),
+                access: head.access,
+            }
         }
         (Ok(_), _) => fetch(parts, repository, tag).await,
         (Err(error), _) => failed(error.to_failure()),
@@ -146,11 +172,17 @@ async fn fetch(parts: &Arc<Parts>, repository: &Repository, tag: &str) -> Upstre
         Ok(manifest) => manifest,
         Err(error) => return failed(error.to_failure()),
     };
-    let blob = Blob { digest: manifest.digest, size: manifest.body.len() as u64 };
+    let blob = Blob {
+        digest: manifest.digest,
+        size: manifest.body.len() as u64,
+    };
     let (media_type, access) = (manifest.media_type, manifest.access);
     let stored = {
         let (parts, media_type) = (Arc::clone(parts), media_type.clone());
-        let source = Source { repository: repository.clone(), kind: Kind::Manifest };
+        let source = Source {
+            repository: repository.clone(),
+            kind: Kind::Manifest,
+        };
         spawn_blocking(move || {
             let file = parts.store.insert(blob, Some(&media_type), &manifest.body)?;
             remember_source(&file, &source);
@@ -161,8 +193,19 @@ async fn fetch(parts: &Arc<Parts>, repository: &Repository, tag: &str) -> Upstre
     match stored {
         Ok(Ok(_)) => {
             let bits = Bitfield::full(&blob.geometry());
-            parts.engine.tell(Input::Opened { blob, bits, media_type: Some(media_type.clone()) }).await;
-            UpstreamAnswer::Content { blob, media_type, access }
+            parts
+                .engine
+                .tell(Input::Opened {
+                    blob,
+                    bits,
+                    media_type: Some(media_type.clone()),
+                })
+                .await;
+            UpstreamAnswer::Content {
+                blob,
+                media_type,
+                access,
+            }
         }
         Ok(Err(error)) => failed(storage_failure(&error)),
         Err(_) => failed(internal("storing a manifest")),
@@ -175,5 +218,10 @@ fn failed(failure: Failure) -> UpstreamAnswer {
 
 fn internal(what: &str) -> Failure {
     let message = format!("{what}: a task of this node ended unexpectedly; see its log");
-    Failure { status: 500, message, retry_after: None, challenge: None }
+    Failure {
+        status: 500,
+        message,
+        retry_after: None,
+        challenge: None,
+    }
 }

@@ -54,7 +54,11 @@ impl Watch {
     /// Waits until `done` holds, and returns the state at that moment.
     pub(crate) async fn until(&mut self, done: impl FnMut(&Seen) -> bool) -> Seen {
         // The sender lives in this very struct, so the channel cannot close.
-        self.receiver.wait_for(done).await.map(|seen| seen.clone()).unwrap_or_default()
+        self.receiver
+            .wait_for(done)
+            .await
+            .map(|seen| seen.clone())
+            .unwrap_or_default()
     }
 
     /// Waits for any change since last looked at.
@@ -77,7 +81,10 @@ impl Watches {
         let mut map = self.map.lock().expect("no holder of this lock panics");
         if let Some(sender) = map.get(digest).and_then(Weak::upgrade) {
             let receiver = sender.subscribe();
-            return Watch { _sender: sender, receiver };
+            return Watch {
+                _sender: sender,
+                receiver,
+            };
         }
         if map.len().is_power_of_two() {
             map.retain(|_, sender| sender.strong_count() > 0);
@@ -85,12 +92,20 @@ impl Watches {
         let sender = Arc::new(watch::Sender::new(Seen::default()));
         map.insert(*digest, Arc::downgrade(&sender));
         let receiver = sender.subscribe();
-        Watch { _sender: sender, receiver }
+        Watch {
+            _sender: sender,
+            receiver,
+        }
     }
 
     /// Tells those who wait for a blob, if anybody does.
     pub(crate) fn tell(&self, digest: &Digest, change: impl FnOnce(&mut Seen)) {
-        let sender = self.map.lock().expect("no holder of this lock panics").get(digest).and_then(Weak::upgrade);
+        let sender = self
+            .map
+            .lock()
+            .expect("no holder of this lock panics")
+            .get(digest)
+            .and_then(Weak::upgrade);
         if let Some(sender) = sender {
             sender.send_modify(change);
         }

@@ -1,5 +1,6 @@
 //! A seed and peers that have no scheduler at all: they find each other through Kademlia, and the registry is still read
 //! once, by the seed.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -23,7 +24,10 @@ async fn node(role: Role, dir: &TempDir, bootstrap: Vec<String>, keys: &Arc<Clus
         locality: Locality::default(),
         store: store::Config::at(dir.path().join(key.node_id().to_string())),
         transport: transport::Config::default(),
-        control: control::Config { bootstrap, ..control::Config::new(LOOPBACK) },
+        control: control::Config {
+            bootstrap,
+            ..control::Config::new(LOOPBACK)
+        },
         registry: registry::Config {
             user_agent: format!("packswarm/test ({}; {})", role.name(), key.node_id()),
             ..registry::Config::default()
@@ -42,7 +46,9 @@ async fn node(role: Role, dir: &TempDir, bootstrap: Vec<String>, keys: &Arc<Clus
         mirror: Some(TcpListener::bind(LOOPBACK).await.unwrap()),
         admin: TcpListener::bind(LOOPBACK).await.unwrap(),
     };
-    Peer::start(config, listeners, Arc::new(key), Arc::clone(keys)).await.unwrap()
+    Peer::start(config, listeners, Arc::new(key), Arc::clone(keys))
+        .await
+        .unwrap()
 }
 
 fn client() -> reqwest::Client {
@@ -52,7 +58,11 @@ fn client() -> reqwest::Client {
         .unwrap()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap()
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .build()
+        .unwrap()
 }
 
 async fn get(url: String) -> Vec<u8> {
@@ -80,7 +90,10 @@ async fn a_cold_pull_goes_through_the_seed() {
         let repository = format!("http://{mirror}/v2/{}__{}/org/model", upstream.ip(), upstream.port());
         let manifest = get(format!("{repository}/manifests/v1")).await;
         assert_eq!(Digest::of(&manifest), artifact.digest());
-        let blobs = artifact.blobs().into_iter().filter(|blob| blob.digest != artifact.digest());
+        let blobs = artifact
+            .blobs()
+            .into_iter()
+            .filter(|blob| blob.digest != artifact.digest());
         let checks = blobs.map(async |blob| {
             let bytes = get(format!("{repository}/blobs/{}", blob.digest)).await;
             assert_eq!(Digest::of(&bytes), blob.digest);
@@ -90,9 +103,18 @@ async fn a_cold_pull_goes_through_the_seed() {
     tokio::join!(pull(&first), pull(&second));
 
     for blob in artifact.blobs() {
-        assert_eq!(registry.served().get(&blob.digest).copied().unwrap_or(0), blob.size, "{} was read once", blob.digest);
+        assert_eq!(
+            registry.served().get(&blob.digest).copied().unwrap_or(0),
+            blob.size,
+            "{} was read once",
+            blob.digest
+        );
     }
-    let asked_by_peers = registry.log().iter().filter(|entry| entry.user_agent.contains("(peer;")).count();
+    let asked_by_peers = registry
+        .log()
+        .iter()
+        .filter(|entry| entry.user_agent.contains("(peer;"))
+        .count();
     assert_eq!(asked_by_peers, 0, "peers ask the registry nothing while a seed lives");
     for node in [first, second, seed] {
         node.stop().await;
