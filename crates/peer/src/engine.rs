@@ -252,6 +252,11 @@ impl Loop {
             Output::Complete { digest } => parts.completed(&digest),
             Output::Failed { digest, failure } => {
                 debug!(%digest, status = failure.status, reason = failure.message, "a blob cannot be had");
+                parts
+                    .begun
+                    .lock()
+                    .expect("no holder of this lock panics")
+                    .remove(&digest);
                 parts.watches.tell(&digest, |seen| seen.fail(failure));
             }
             Output::Ban { node } => {

@@ -371,7 +371,7 @@ pub(crate) fn distrust(parts: Arc<Parts>, digest: Digest) {
             challenge: None,
         };
         parts.watches.tell(&digest, |seen| seen.fail(cut));
-        parts.trust.forget(&digest);
+        parts.trust.remove(&digest, &vouchers);
         match parts.store.begin(blob, media_type.as_deref()) {
             Ok(file) => {
                 parts.files.keep(file.clone());

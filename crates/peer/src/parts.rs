@@ -149,6 +149,9 @@ impl Parts {
     /// A blob has left the store.
     pub(crate) async fn dropped(&self, digest: &Digest) {
         self.files.forget(digest);
+        self.trust.forget(digest);
+        self.leases.forget(digest);
+        self.begun.lock().expect("no holder of this lock panics").remove(digest);
         self.engine.tell(Input::Dropped { digest: *digest }).await;
     }
 

@@ -133,3 +133,70 @@ pub(crate) fn blobs(parts: &Parts) -> Vec<BlobStatus> {
     blobs.sort_by(|a, b| a.digest.cmp(&b.digest));
     blobs
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The status is part of the contract: a change here is a change for whoever reads it, and for `docs/api.md`.
+    #[test]
+    fn the_json_is_as_documented() {
+        let status = Status {
+            role: "peer",
+            peer_id: "12D3KooW".to_owned(),
+            version: "0.1.0",
+            scheduler: None,
+            store_capacity: 10,
+            store_used: 3,
+            connections: 2,
+            received: Received {
+                peer: 1,
+                seed: 2,
+                registry: 0,
+            },
+            sent: 4,
+            settings: vec![Setting {
+                name: "socket buffer".to_owned(),
+                wanted: "4 MiB".to_owned(),
+                got: "208 KiB".to_owned(),
+                advice: Some("sysctl net.core.rmem_max".to_owned()),
+            }],
+            blobs: vec![BlobStatus {
+                digest: "sha256:00".to_owned(),
+                size: 3,
+                pieces: 1,
+                held: 1,
+                complete: true,
+                pinned: false,
+                media_type: None,
+                last_used: 1,
+            }],
+        };
+        let json = serde_json::to_value(&status).unwrap();
+        let expected = serde_json::json!({
+            "role": "peer", "peer_id": "12D3KooW", "version": "0.1.0", "scheduler": null,
+            "store_capacity": 10, "store_used": 3, "connections": 2,
+            "received": { "peer": 1, "seed": 2, "registry": 0 }, "sent": 4,
+            "settings": [{
+                "name": "socket buffer", "wanted": "4 MiB", "got": "208 KiB", "advice": "sysctl net.core.rmem_max"
+            }],
+            "blobs": [{
+                "digest": "sha256:00", "size": 3, "pieces": 1, "held": 1, "complete": true, "pinned": false,
+                "media_type": null, "last_used": 1
+            }]
+        });
+        assert_eq!(json, expected);
+        let docs = include_str!("../../../docs/api.md");
+        let objects = [&json, &json["received"], &json["settings"][0], &json["blobs"][0]];
+        for key in objects
+            .iter()
+            .filter_map(|object| object.as_object())
+            .flat_map(|object| object.keys())
+        {
+            assert!(
+                docs.contains(&format!("`{key}`")),
+                "docs/api.md does not describe `{key}`"
+            );
+        }
+    }
+}
