@@ -205,6 +205,14 @@ impl Trust {
             .insert(digest, readers);
     }
 
+    /// These are no longer believed, whoever names them.
+    pub(crate) fn remove(&self, digest: &Digest, liars: &[NodeId]) {
+        let mut readers = self.readers.lock().expect("no holder of this lock panics");
+        if let Some(readers) = readers.get_mut(digest) {
+            readers.retain(|reader| !liars.contains(reader));
+        }
+    }
+
     pub(crate) fn forget(&self, digest: &Digest) {
         self.readers
             .lock()
