@@ -1,0 +1,77 @@
+//! containerd with `ctr`, and a `hosts.toml` that sends it to a mirror.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::model::Blob;
+use crate::{Lab, Process, wait};
+
+/// It opens a few databases.
+const START: Duration = Duration::from_secs(30);
+
+/// A containerd of the test's own.
+#[derive(Debug)]
+pub struct Containerd {
+    _process: Process,
+    root: PathBuf,
+    socket: PathBuf,
+    hosts: PathBuf,
+}
+
+impl Containerd {
+    /// Starts one whose pulls from `registry` go to `mirror` first.
+    pub fn start(lab: &Lab, name: &str, registry: SocketAddr, mirror: SocketAddr) -> Self {
+        let dir = lab.dir(name);
+        let (root, socket, hosts) = (dir.join("root"), dir.join("ctr.sock"), dir.join("hosts"));
+        let config = dir.join("config.toml");
+        let text = format!(
+            "version = 2\nroot = {root:?}\nstate = {:?}\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n\
+             [grpc]\naddress = {socket:?}\n[ttrpc]\naddress = {:?}\n",
+            dir.join("state"),
+            dir.join("ttrpc.sock"),
+        );
+        fs::write(&config, text).expect("the lab is writable");
+        let host = hosts.join(registry.to_string().replace(':', "_") + "_");
+        fs::create_dir_all(&host).expect("the lab is writable");
+        let text = format!(
+            "server = \"http://{registry}\"\n[host.\"http://{mirror}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
+        );
+        fs::write(host.join("hosts.toml"), text).expect("the lab is writable");
+        let mut command = Command::new("containerd");
+        let process = Process::start(name, command.arg("--config").arg(config), &lab.log(name));
+        let containerd = Self {
+            _process: process,
+            root,
+            socket,
+            hosts,
+        };
+        wait::until_true("containerd's start", START, || {
+            let output = containerd.ctr(&["version"]).output();
+            output.is_ok_and(|output| output.status.success())
+        });
+        containerd
+    }
+
+    /// `ctr content fetch`.
+    pub fn fetch(&self, reference: &str) -> Command {
+        let hosts = self.hosts.to_string_lossy();
+        self.ctr(&["content", "fetch", "--plain-http", "--hosts-dir", &hosts, reference])
+    }
+
+    /// Where it keeps a blob.
+    pub fn blob(&self, blob: &Blob) -> PathBuf {
+        self.root
+            .join("io.containerd.content.v1.content/blobs/sha256")
+            .join(blob.hex())
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(&self.socket).args(arguments);
+        command
+    }
+}

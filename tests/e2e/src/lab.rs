@@ -1,0 +1,127 @@
+//! A directory and a turn for one test.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tempfile::TempDir;
+
+/// Bytes of each log that a failed test prints.
+const TAIL: u64 = 6000;
+
+/// Where a test keeps everything. Keep it until the end: processes must be gone before their directory is.
+#[derive(Debug)]
+pub struct Lab {
+    dir: TempDir,
+    logs: Arc<Mutex<Vec<PathBuf>>>,
+    /// Held locked: the turn.
+    _turn: File,
+}
+
+impl Lab {
+    /// Waits for its turn. What labs of killed tests left behind is removed.
+    pub fn new(name: &str) -> Self {
+        let root = workspace().join("target/e2e");
+        fs::create_dir_all(&root).expect("target/ is writable");
+        let turn = File::create(root.join("turn")).expect("target/ is writable");
+        turn.lock().expect("the filesystem has locks");
+        for entry in fs::read_dir(&root).expect("the directory was just made").flatten() {
+            if entry.path().is_dir() {
+                // Somebody may still look at it; the next lab tries again.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let dir = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&root);
+        Self {
+            dir: dir.expect("target/ is writable"),
+            logs: Arc::default(),
+            _turn: turn,
+        }
+    }
+
+    /// A path in the lab.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A new directory in the lab.
+    pub fn dir(&self, name: impl AsRef<Path>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(&path).expect("the lab is writable");
+        path
+    }
+
+    /// A file in the lab with this text.
+    pub fn file(&self, name: impl AsRef<Path>, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).expect("the lab is writable");
+        path
+    }
+
+    /// A log to be shown if the test fails.
+    pub fn log(&self, name: &str) -> PathBuf {
+        let path = self.path(format!("{name}.log"));
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        if !logs.contains(&path) {
+            logs.push(path.clone());
+        }
+        path
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for log in self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                let name = log.file_name().unwrap_or_default().to_string_lossy();
+                eprintln!("--- {name} ---\n{}", tail(log));
+            }
+            if std::env::var_os("PACKSWARM_TEST_KEEP").is_some() {
+                self.dir.disable_cleanup(true);
+                eprintln!("kept until the next test: {}", self.dir.path().display());
+            }
+        }
+    }
+}
+
+/// The end of a log, in whole lines.
+fn tail(path: &Path) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(path)?;
+        let skipped = file.metadata()?.len().saturating_sub(TAIL);
+        file.seek(SeekFrom::Start(skipped))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Ok(match (skipped, text.split_once('\n')) {
+            (1.., Some((_, whole))) => format!("[...]\n{whole}"),
+            _ => text,
+        })
+    };
+    read().unwrap_or_else(|error| format!("(cannot be read: {error})"))
+}
+
+/// The root of the workspace.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .expect("the workspace exists")
+}
+
+/// The `packswarm` that belongs to this build of the tests.
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let binary = test
+        .ancestors()
+        .nth(2)
+        .expect("tests lie in target/PROFILE/deps")
+        .join("packswarm");
+    assert!(
+        binary.exists(),
+        "{} is not built: run `cargo build -p packswarm`",
+        binary.display()
+    );
+    binary
+}

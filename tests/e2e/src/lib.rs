@@ -1,0 +1,34 @@
+//! What the end-to-end tests share: a cluster of separate processes, Debian's `docker-registry`, models that modctl built,
+//! and real clients.
+//!
+//! A test begins with a [`Lab`], which owns a directory and a turn: only one lab exists on the machine at a time, because
+//! all of them share its cores and disk, and its end removes everything. A failed test prints the end of every log in it.
+//! Nothing here sleeps for luck: [`wait`] polls for conditions, with a deadline.
+
+pub mod access_log;
+mod artifact;
+pub mod clients;
+pub mod cluster;
+pub mod http;
+pub mod lab;
+pub mod memory;
+pub mod model;
+pub mod node;
+pub mod process;
+pub mod registry;
+pub mod throttle;
+pub mod tree;
+pub mod wait;
+
+pub use cluster::{Cluster, Options};
+pub use lab::Lab;
+pub use model::Model;
+pub use node::{Node, Role};
+pub use process::Process;
+pub use registry::Registry;
+pub use throttle::Throttle;
+
+/// Whether the big counts are asked for (`tests/run --long`).
+pub fn long() -> bool {
+    std::env::var("PACKSWARM_TEST_LONG").is_ok_and(|value| value == "1")
+}

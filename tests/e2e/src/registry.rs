@@ -1,0 +1,162 @@
+//! Debian's `docker-registry` (CNCF Distribution 2.8), with models that were pushed before, and its access log.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::access_log::Entry;
+use crate::{Lab, Model, Process, wait};
+
+/// The name of the one user of a private registry.
+pub const USER: &str = "reader";
+/// And the password: the hash below is of it.
+pub const PASSWORD: &str = "secret";
+const HTPASSWD: &str = "reader:$2b$04$R7O9fAbwX1WbmbppVZ8X4uJNHU2bFmUwmcv4.7eXKJpLDSf6lrMBC\n";
+/// A start, and the way from a response's last byte to the log.
+const SOON: Duration = Duration::from_secs(20);
+/// Larger files are linked instead of copied; the registry changes only small ones in place (tags).
+const LINKED: u64 = 64 << 10;
+
+/// A registry that runs.
+#[derive(Debug)]
+pub struct Registry {
+    process: Process,
+    address: SocketAddr,
+    access: PathBuf,
+}
+
+/// Who may read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// Everybody.
+    All,
+    /// [`USER`] with [`PASSWORD`].
+    Known,
+}
+
+impl Registry {
+    /// A registry with these models, for everybody.
+    pub fn start(lab: &Lab, models: &[&Model]) -> Self {
+        Self::named(lab, "registry", models, Readers::All)
+    }
+
+    /// A registry under a name, which its files in the lab have.
+    pub fn named(lab: &Lab, name: &str, models: &[&Model], readers: Readers) -> Self {
+        let root = lab.dir(format!("{name}-storage"));
+        for model in models {
+            link_tree(model.storage(), &root);
+        }
+        Self::on(&lab.dir(name), name, &root, &lab.log(name), readers)
+    }
+
+    /// A registry on a storage directory, whose own files go to `dir`.
+    pub(crate) fn on(dir: &Path, name: &str, storage: &Path, log: &Path, readers: Readers) -> Self {
+        let passwords = dir.join("htpasswd");
+        fs::write(&passwords, HTPASSWD).expect("the lab is writable");
+        let auth = match readers {
+            Readers::All => String::new(),
+            Readers::Known => format!("auth: {{htpasswd: {{realm: e2e, path: {passwords:?}}}}}\n"),
+        };
+        let config = dir.join("config.yml");
+        let text = format!(
+            "version: 0.1\n\
+             log: {{level: info, accesslog: {{disabled: false}}}}\n\
+             storage: {{filesystem: {{rootdirectory: {storage:?}}}, maintenance: {{uploadpurging: {{enabled: false}}}}}}\n\
+             http: {{addr: '127.0.0.1:0', secret: e2e}}\n{auth}"
+        );
+        fs::write(&config, text).expect("the lab is writable");
+        let access = dir.join("access.log");
+        let stdout = File::create(&access).expect("the lab is writable");
+        let mut command = Command::new("docker-registry");
+        let process = Process::start_with(name, command.arg("serve").arg(config), stdout, log);
+        let address = wait::until("the registry's start", SOON, || {
+            let log = process.log();
+            let (_, rest) = log.split_once("listening on ")?;
+            rest.split(['"', ' ']).next()?.parse().ok()
+        });
+        Self {
+            process,
+            address,
+            access,
+        }
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has answered so far. A response still under way is not in it.
+    pub fn requests(&self) -> Vec<Entry> {
+        let text = fs::read_to_string(&self.access).expect("the registry has a log");
+        text.lines().filter_map(Entry::parse).collect()
+    }
+
+    /// Bytes of a blob that it has sent, by finished responses.
+    pub fn bytes_of(&self, digest: &str) -> u64 {
+        self.requests()
+            .iter()
+            .filter(|entry| entry.reads_blob(digest))
+            .map(|entry| entry.bytes)
+            .sum()
+    }
+
+    /// Panics unless each byte of the model's blobs left here exactly once, each manifest was asked for once, and only
+    /// seeds asked for anything.
+    pub fn assert_read_once(&self, model: &Model) {
+        for blob in model.blobs() {
+            let what = format!("the log of {}", blob.digest);
+            wait::until_true(&what, SOON, || self.bytes_of(&blob.digest) >= blob.size);
+            assert_eq!(
+                self.bytes_of(&blob.digest),
+                blob.size,
+                "bytes of {} ({:?})",
+                blob.digest,
+                blob.path
+            );
+        }
+        let of_model = format!("/v2/{}/manifests/", model.repository());
+        let requests = self.requests();
+        let manifests: Vec<_> = requests
+            .iter()
+            .filter(|entry| entry.path.starts_with(&of_model))
+            .collect();
+        assert_eq!(manifests.len(), 1, "requests for the manifest: {manifests:#?}");
+        self.assert_only_seeds();
+    }
+
+    /// Panics if anybody but seeds asked for anything.
+    pub fn assert_only_seeds(&self) {
+        let requests = self.requests();
+        let others: Vec<_> = requests.iter().filter(|entry| entry.role() != Some("seed")).collect();
+        assert!(others.is_empty(), "not from a seed: {others:#?}");
+    }
+
+    /// Stops it for good.
+    pub fn stop(&mut self) {
+        self.process.kill();
+    }
+}
+
+/// Adds the files below `from` to `to`, without copying what is large.
+fn link_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("the lab is writable");
+    for entry in fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display())) {
+        let entry = entry.expect("directories can be listed");
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        let metadata = entry.metadata().expect("it was just listed");
+        if metadata.is_dir() {
+            link_tree(&path, &target);
+        } else if !target.exists() {
+            let small = metadata.len() < LINKED;
+            let added = if small {
+                fs::copy(&path, &target).map(drop)
+            } else {
+                fs::hard_link(&path, &target)
+            };
+            added.expect("the cache and the lab are on one filesystem");
+        }
+    }
+}
