@@ -14,8 +14,10 @@ use super::timers::Timer;
 use super::upstream::check_repository;
 use crate::rank;
 
-/// Nodes told per turn, and the time between turns: ten thousand nodes need two seconds, and join about as fast.
+/// Nodes told per turn at most, and the time between turns: ten thousand nodes need two seconds, and join about as fast.
 const TURN: usize = 256;
+/// Entries told per turn: a preheat of many blobs goes to fewer nodes at a time, so that its copies do not fill the memory.
+const TURN_ENTRIES: usize = 65_536;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Preheats that not all peers have been told of.
@@ -111,8 +113,9 @@ impl Scheduler {
         let Some(preheat) = self.preheats.queue.front_mut() else {
             return;
         };
+        let turn = (TURN_ENTRIES / preheat.blobs.len().max(1)).min(TURN);
         let mut looked_at = 0;
-        for (_, node) in self.nodes.after(preheat.after).take(TURN) {
+        for (_, node) in self.nodes.after(preheat.after).take(turn) {
             looked_at += 1;
             preheat.after = Some(node.id);
             if node.connected && node.role == Role::Peer {
@@ -122,7 +125,7 @@ impl Scheduler {
                 });
             }
         }
-        if looked_at < TURN {
+        if looked_at < turn {
             self.preheats.queue.pop_front();
         }
         if !self.preheats.queue.is_empty() {
