@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate with the crates of ours that it may use. Data goes one way: nothing here points back.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("piece", &[]),
     ("wire", &["piece"]),
     ("swarm", &["piece", "wire"]),
@@ -23,16 +23,61 @@ const LAYERS: [(&str, &[&str]); 18] = [
     (
         "peer",
         &[
-            "piece", "wire", "swarm", "identity", "store", "transport", "control", "registry", "mirror", "admin", "httpd",
+            "piece",
+            "wire",
+            "swarm",
+            "identity",
+            "store",
+            "transport",
+            "control",
+            "registry",
+            "mirror",
+            "admin",
+            "httpd",
         ],
     ),
     ("seed", &["peer", "wire"]),
-    ("scheduler", &["piece", "wire", "swarm", "identity", "control", "admin", "httpd"]),
+    (
+        "scheduler",
+        &["piece", "wire", "swarm", "identity", "control", "admin", "httpd"],
+    ),
+    (
+        "demo",
+        &[
+            "piece",
+            "wire",
+            "swarm",
+            "identity",
+            "store",
+            "transport",
+            "control",
+            "registry",
+            "mirror",
+            "httpd",
+            "peer",
+            "scheduler",
+            "testbed",
+        ],
+    ),
     (
         "packswarm",
         &[
-            "piece", "wire", "swarm", "identity", "store", "transport", "control", "registry", "mirror", "admin", "httpd",
-            "modelpack", "testbed", "peer", "seed", "scheduler",
+            "piece",
+            "wire",
+            "swarm",
+            "identity",
+            "store",
+            "transport",
+            "control",
+            "registry",
+            "mirror",
+            "admin",
+            "httpd",
+            "modelpack",
+            "peer",
+            "seed",
+            "scheduler",
+            "demo",
         ],
     ),
     ("tidy", &[]),
@@ -51,7 +96,9 @@ const SECRETS: [(&str, &[&str]); 8] = [
 ];
 
 /// What the pure crates cannot do, because their manifests do not let them.
-const IMPURE: [&str; 9] = ["tokio", "futures", "mio", "rustix", "libc", "reqwest", "quinn", "libp2p", "socket2"];
+const IMPURE: [&str; 9] = [
+    "tokio", "futures", "mio", "rustix", "libc", "reqwest", "quinn", "libp2p", "socket2",
+];
 const PURE: [&str; 3] = ["piece", "wire", "swarm"];
 
 /// The normal dependencies of each crate of the workspace.
@@ -67,9 +114,15 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let name = |value: &Value| value["name"].as_str().expect("every package has a name").to_owned();
     let normal = |package: &Value| {
         let all = package["dependencies"].as_array().expect("a list").clone();
-        all.into_iter().filter(|dependency| dependency["kind"].is_null()).map(|dependency| name(&dependency)).collect()
+        all.into_iter()
+            .filter(|dependency| dependency["kind"].is_null())
+            .map(|dependency| name(&dependency))
+            .collect()
     };
-    packages.iter().map(|package| (name(package), normal(package))).collect()
+    packages
+        .iter()
+        .map(|package| (name(package), normal(package)))
+        .collect()
 }
 
 #[test]
@@ -79,7 +132,10 @@ fn data_goes_one_way() {
     for (package, uses) in &dependencies {
         // Tests and benches stand outside the house and may look into every room.
         let Some(allowed) = layers.get(package.as_str()) else {
-            assert!(["e2e", "benches", "faults"].contains(&package.as_str()), "{package} has no place in LAYERS");
+            assert!(
+                ["e2e", "benches", "faults"].contains(&package.as_str()),
+                "{package} has no place in LAYERS"
+            );
             continue;
         };
         for used in uses.iter().filter(|used| dependencies.contains_key(*used)) {
@@ -103,7 +159,10 @@ fn the_pure_crates_cannot_do_io() {
     let dependencies = dependencies();
     for package in PURE {
         for impure in IMPURE {
-            assert!(!dependencies[package].contains(impure), "{package} must not know {impure}");
+            assert!(
+                !dependencies[package].contains(impure),
+                "{package} must not know {impure}"
+            );
         }
     }
 }
