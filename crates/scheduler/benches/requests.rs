@@ -136,6 +136,33 @@ impl Bench {
         );
     }
 
+    /// What those who read these blobs report when they have so many pieces.
+    fn readers_report(&mut self, blobs: std::ops::Range<u32>, pieces: u32) -> Vec<Input> {
+        let swarms = self.machine.swarms(None, usize::MAX);
+        let readers = swarms.iter().filter_map(|swarm| {
+            let number = blobs.clone().find(|number| blob(*number).digest == swarm.digest)?;
+            let reader = swarm.reader?;
+            let reading = Reading {
+                epoch: reader.epoch,
+                boundary: pieces - 1,
+                midstate: Some(Midstate::START),
+                source: source(),
+                access: Access::Public,
+            };
+            let read = Holding {
+                reading: Some(reading),
+                ..holding(number, pieces)
+            };
+            Some((reader.node, report(vec![read])))
+        });
+        let seed_of = |id| (0..SEEDS).find(|seed| node(*seed) == id);
+        let reports: Vec<(u32, Request)> = readers.filter_map(|(id, read)| Some((seed_of(id)?, read))).collect();
+        reports
+            .into_iter()
+            .map(|(seed, read)| self.request(seed, read))
+            .collect()
+    }
+
     fn request(&mut self, from: u32, request: Request) -> Input {
         self.next += 1;
         Input::Request {
@@ -172,34 +199,17 @@ fn decisions() {
         .map(|(number, from)| bench.request(from, join(blob(number).digest)))
         .collect();
     bench.measure("joins of four blobs that nobody has", inputs);
-    let seeds_know = (0..SEEDS).flat_map(|seed| model.clone().map(move |number| (seed, number)));
-    let inputs = seeds_know
-        .filter_map(|(seed, number)| {
-            let swarms = bench.machine.swarms(None, usize::MAX);
-            let swarm = swarms.iter().find(|swarm| swarm.digest == blob(number).digest)?;
-            let reader = swarm.reader.filter(|reader| reader.node == node(seed))?;
-            let reading = Reading {
-                epoch: reader.epoch,
-                boundary: 1,
-                midstate: Some(Midstate::START),
-                source: source(),
-                access: Access::Public,
-            };
-            let read = Holding {
-                reading: Some(reading),
-                ..holding(number, 2)
-            };
-            Some(bench.request(seed, report(vec![read])))
-        })
-        .collect();
+    let inputs = bench.readers_report(model.clone(), 2);
     bench.measure("the readers' first reports, told to all", inputs);
-    let inputs = (1..=ROUNDS)
-        .flat_map(|round| (SEEDS..NODES).map(move |from| (round, from)))
-        .map(|(round, from)| {
+    let mut inputs = Vec::new();
+    for round in 1..=ROUNDS {
+        inputs.extend((0..SEEDS).map(|seed| bench.request(seed, report(vec![]))));
+        inputs.extend(bench.readers_report(model.clone(), round * 40));
+        for from in SEEDS..NODES {
             let holdings = model.clone().map(|number| holding(number, round * 40)).collect();
-            bench.request(from, report(holdings))
-        })
-        .collect();
+            inputs.push(bench.request(from, report(holdings)));
+        }
+    }
     bench.measure("reports on four blobs each", inputs);
     let lonely = (SEEDS..NODES).map(|from| {
         let mut request = report(vec![]);
