@@ -85,7 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
     #[test]
     fn holds_whatever_happens(steps in prop::collection::vec(step(), 1..120)) {
         let mut world = World::new();

@@ -140,6 +140,32 @@ fn an_older_epoch_is_revoked_and_a_newer_one_wins() {
 }
 
 #[test]
+fn a_reader_that_was_overtaken_does_not_get_its_lease_back() {
+    let mut cluster = Cluster::new();
+    cluster.register(0, Role::Seed, vec![]);
+    cluster.register(1, Role::Seed, vec![]);
+    let peer = cluster.register(2, Role::Peer, vec![]);
+    let blob = blob("a");
+    cluster.join(peer, blob, "model");
+    let (first, epoch) = cluster.scheduler.lease_of(&blob.digest).unwrap();
+    let reads = |epoch| {
+        Report::of(Holding {
+            reading: Some(reading(epoch, 1)),
+            ..holding(blob, 3)
+        })
+    };
+    cluster.report(first, reads(epoch));
+    cluster.report(first, Report::of(holding(blob, 3)));
+    let (second, later) = cluster.scheduler.lease_of(&blob.digest).unwrap();
+    assert!(second != first && later > epoch);
+    cluster.report(second, Report::failed(blob.digest, later, failure(404)));
+    assert_eq!(cluster.scheduler.lease_of(&blob.digest), None);
+    let told = cluster.report(first, reads(epoch));
+    assert_eq!(told[0].1.revoked, Some(epoch));
+    assert_eq!(cluster.scheduler.lease_of(&blob.digest), None);
+}
+
+#[test]
 fn an_epoch_that_no_scheduler_can_have_granted_is_ignored() {
     let mut cluster = Cluster::new();
     let seed = cluster.register(0, Role::Seed, vec![]);
