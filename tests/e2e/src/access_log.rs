@@ -36,7 +36,8 @@ impl Entry {
 
     /// Whether bytes of this blob were asked for.
     pub fn reads_blob(&self, digest: &str) -> bool {
-        self.method == "GET" && self.path.ends_with(&format!("/blobs/{digest}"))
+        let path = self.path.split('?').next().unwrap_or_default();
+        self.method == "GET" && path.ends_with(&format!("/blobs/{digest}"))
     }
 
     /// Whether a manifest or tag was asked for, by GET or HEAD.

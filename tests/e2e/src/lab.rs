@@ -13,8 +13,14 @@ const TAIL: u64 = 6000;
 /// Where a test keeps everything. Keep it until the end: processes must be gone before their directory is.
 #[derive(Debug)]
 pub struct Lab {
+    root: Arc<Root>,
+    path: PathBuf,
+}
+
+#[derive(Debug)]
+struct Root {
     dir: TempDir,
-    logs: Arc<Mutex<Vec<PathBuf>>>,
+    logs: Mutex<Vec<PathBuf>>,
     /// Held locked: the turn.
     _turn: File,
 }
@@ -22,27 +28,42 @@ pub struct Lab {
 impl Lab {
     /// Waits for its turn. What labs of killed tests left behind is removed.
     pub fn new(name: &str) -> Self {
-        let root = workspace().join("target/e2e");
-        fs::create_dir_all(&root).expect("target/ is writable");
-        let turn = File::create(root.join("turn")).expect("target/ is writable");
+        let all = workspace().join("target/e2e");
+        fs::create_dir_all(&all).expect("target/ is writable");
+        let turn = File::create(all.join("turn")).expect("target/ is writable");
         turn.lock().expect("the filesystem has locks");
-        for entry in fs::read_dir(&root).expect("the directory was just made").flatten() {
+        for entry in fs::read_dir(&all).expect("the directory was just made").flatten() {
             if entry.path().is_dir() {
                 // Somebody may still look at it; the next lab tries again.
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
-        let dir = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&root);
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("{name}-"))
+            .tempdir_in(&all)
+            .expect("target/ is writable");
+        let path = dir.path().to_owned();
         Self {
-            dir: dir.expect("target/ is writable"),
-            logs: Arc::default(),
-            _turn: turn,
+            root: Arc::new(Root {
+                dir,
+                logs: Mutex::default(),
+                _turn: turn,
+            }),
+            path,
+        }
+    }
+
+    /// A part of the lab, for a round of a test.
+    pub fn part(&self, name: &str) -> Self {
+        Self {
+            root: Arc::clone(&self.root),
+            path: self.dir(name),
         }
     }
 
     /// A path in the lab.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.dir.path().join(name)
+        self.path.join(name)
     }
 
     /// A new directory in the lab.
@@ -62,7 +83,7 @@ impl Lab {
     /// A log to be shown if the test fails.
     pub fn log(&self, name: &str) -> PathBuf {
         let path = self.path(format!("{name}.log"));
-        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logs = self.root.logs.lock().unwrap_or_else(PoisonError::into_inner);
         if !logs.contains(&path) {
             logs.push(path.clone());
         }
@@ -70,12 +91,12 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
+impl Drop for Root {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for log in self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                let name = log.file_name().unwrap_or_default().to_string_lossy();
-                eprintln!("--- {name} ---\n{}", tail(log));
+                let name = log.strip_prefix(self.dir.path()).unwrap_or(log);
+                eprintln!("--- {} ---\n{}", name.display(), tail(log));
             }
             if std::env::var_os("PACKSWARM_TEST_KEEP").is_some() {
                 self.dir.disable_cleanup(true);

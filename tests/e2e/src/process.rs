@@ -16,6 +16,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// What others had logged there before.
+    before: usize,
 }
 
 impl Process {
@@ -38,12 +40,14 @@ impl Process {
             .append(true)
             .open(log)
             .expect("the lab is writable");
+        let before = std::fs::read(log).map_or(0, |log| log.len());
         let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn();
         let child = child.unwrap_or_else(|error| panic!("{name} does not start: {error}; see tests/install"));
         Self {
             name: name.to_owned(),
             child,
             log: log.to_owned(),
+            before,
         }
     }
 
@@ -59,7 +63,8 @@ impl Process {
 
     /// Everything it has logged so far.
     pub fn log(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(log.get(self.before..).unwrap_or_default()).into_owned()
     }
 
     /// Whether it has ended, and how.

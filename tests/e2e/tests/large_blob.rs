@@ -1,0 +1,76 @@
+//! Memory is bounded, whatever the size of a blob.
+
+use std::thread;
+
+use e2e::clients::pull_through;
+use e2e::http::Request;
+use e2e::process::run;
+use e2e::{Cluster, Lab, Model, Options, Registry, memory, tree};
+
+const MIB: u64 = 1 << 20;
+const WHILE_WORKING: u64 = 256 * MIB;
+const IDLE: u64 = 64 * MIB;
+
+/// With `tests/run --long`, 6 GiB.
+#[test]
+fn a_blob_of_a_gigabyte_and_more_takes_no_process_over_256_mib() {
+    let lab = Lab::new("large-blob");
+    let model = Model::one_file(&lab, if e2e::long() { 6 << 10 } else { 1 << 10 });
+    let registry = Registry::start(&lab, &[&model]);
+    let cluster = Cluster::start(
+        &lab,
+        &Options {
+            seeds: 1,
+            peers: 4,
+            ..Options::default()
+        },
+    );
+    assert_idle(&cluster, "before");
+    let dir = lab.path("pulled");
+    thread::scope(|threads| {
+        let mut command = pull_through(
+            &lab,
+            cluster.peers[0].mirror(),
+            &model.reference(registry.address()),
+            &dir,
+        );
+        threads.spawn(move || run(&mut command));
+        for peer in &cluster.peers[1..] {
+            let path = format!(
+                "/v2/{}/blobs/{}?ns={}",
+                model.repository(),
+                model.largest().digest,
+                registry.address()
+            );
+            threads.spawn(move || {
+                let answer = Request::get(peer.mirror(), &path).open().expect("the mirror answers");
+                assert_eq!(answer.status, 200);
+                assert_eq!(tree::digest(answer), model_digest(&path), "through {}", peer.name());
+            });
+        }
+    });
+    tree::assert_same(&model.files(), &dir);
+    registry.assert_read_once(&model);
+    for (name, most) in cluster.memory.most() {
+        println!("{name}: at most {} MiB of anonymous memory", most / MIB);
+    }
+    cluster.memory.assert_below(WHILE_WORKING);
+}
+
+/// The digest that a blob's path names.
+fn model_digest(path: &str) -> String {
+    let (_, rest) = path.split_once("/blobs/").expect("it is a blob's path");
+    rest.split('?').next().unwrap_or_default().to_owned()
+}
+
+fn assert_idle(cluster: &Cluster, when: &str) {
+    for node in cluster.nodes().chain([&cluster.scheduler]) {
+        let now = memory::rss_anon(node.process().id()).expect("it runs");
+        assert!(
+            now < IDLE,
+            "{} has {} MiB of anonymous memory {when}",
+            node.name(),
+            now / MIB
+        );
+    }
+}
