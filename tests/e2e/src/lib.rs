@@ -9,6 +9,7 @@ pub mod access_log;
 mod artifact;
 pub mod clients;
 pub mod cluster;
+pub mod damage;
 pub mod http;
 pub mod lab;
 pub mod memory;
