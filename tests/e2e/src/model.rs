@@ -61,6 +61,7 @@ impl Model {
             write_weights(&dir.join("files"), 1, 340 * MIB, 1);
             write_weights(&dir.join("files/experts"), 2, 180 * MIB, 3);
             write_small(&dir.join("files"), 120);
+            remove_empty(&dir.join("files"));
             build(lab, dir);
         })
     }
@@ -70,11 +71,12 @@ impl Model {
         Self::made(lab, "small", |dir| {
             write_weights(&dir.join("files"), 3, 24 * MIB, 2);
             write_small(&dir.join("files"), 8);
+            remove_empty(&dir.join("files"));
             build(lab, dir);
         })
     }
 
-    /// One weight file of about this size and few small ones, built by modctl.
+    /// One weight file of about this size and few small ones, an empty one among them, built by modctl.
     pub fn one_file(lab: &Lab, mib: u64) -> Self {
         Self::made(lab, &format!("one-{mib}-mib"), |dir| {
             write_weights(&dir.join("files"), 4, mib * MIB, 1);
@@ -205,6 +207,13 @@ fn write_small(dir: &Path, count: usize) {
         if extension == "py" {
             fs::set_permissions(&path, fs::Permissions::from_mode(SCRIPT_MODE)).expect("it is ours");
         }
+    }
+}
+
+/// containerd does not fetch empty blobs from anybody. Other models have them.
+fn remove_empty(dir: &Path) {
+    for (path, _) in tree::files(dir).iter().filter(|(_, size)| **size == 0) {
+        fs::remove_file(dir.join(path)).expect("it is ours");
     }
 }
 
