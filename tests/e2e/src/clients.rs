@@ -8,4 +8,4 @@ pub mod skopeo;
 pub use containerd::Containerd;
 pub use curl::curl;
 pub use pull::{pull, pull_through};
-pub use skopeo::skopeo;
+pub use skopeo::{skopeo, skopeo_with};

@@ -24,9 +24,20 @@ pub struct Containerd {
 impl Containerd {
     /// Starts one whose pulls from `registry` go to `mirror` first.
     pub fn start(lab: &Lab, name: &str, registry: SocketAddr, mirror: SocketAddr) -> Self {
+        let hosts = lab.dir(format!("{name}-hosts"));
+        let host = hosts.join(registry.to_string().replace(':', "_") + "_");
+        fs::create_dir_all(&host).expect("the lab is writable");
+        let text = format!(
+            "server = \"http://{registry}\"\n[host.\"http://{mirror}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
+        );
+        fs::write(host.join("hosts.toml"), text).expect("the lab is writable");
+        Self::start_with(lab, name, hosts)
+    }
+
+    /// Starts one that pulls as the files in `hosts` say.
+    pub fn start_with(lab: &Lab, name: &str, hosts: PathBuf) -> Self {
         let dir = lab.dir(name);
-        let (root, socket, hosts) = (dir.join("root"), dir.join("ctr.sock"), dir.join("hosts"));
-        let config = dir.join("config.toml");
+        let (root, socket, config) = (dir.join("root"), dir.join("ctr.sock"), dir.join("config.toml"));
         let text = format!(
             "version = 2\nroot = {root:?}\nstate = {:?}\n\
              disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n\
@@ -35,12 +46,6 @@ impl Containerd {
             dir.join("ttrpc.sock"),
         );
         fs::write(&config, text).expect("the lab is writable");
-        let host = hosts.join(registry.to_string().replace(':', "_") + "_");
-        fs::create_dir_all(&host).expect("the lab is writable");
-        let text = format!(
-            "server = \"http://{registry}\"\n[host.\"http://{mirror}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
-        );
-        fs::write(host.join("hosts.toml"), text).expect("the lab is writable");
         let mut command = Command::new("containerd");
         let process = Process::start(name, command.arg("--config").arg(config), &lab.log(name));
         let containerd = Self {

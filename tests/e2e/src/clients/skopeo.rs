@@ -13,11 +13,16 @@ pub fn skopeo(lab: &Lab, registry: SocketAddr, mirror: SocketAddr, reference: &s
         "[[registry]]\nprefix = \"{registry}\"\nlocation = \"{registry}\"\ninsecure = true\n\
          [[registry.mirror]]\nlocation = \"{mirror}/{alias}\"\ninsecure = true\n"
     );
-    let name = format!("registries-{}.conf", mirror.port());
-    let config = lab.file(name, &text);
+    let config = lab.file(format!("registries-{}.conf", mirror.port()), &text);
+    skopeo_with(lab, &config, reference, to)
+}
+
+/// The same with a `registries.conf`, or a drop-in file, that somebody else has written.
+pub fn skopeo_with(lab: &Lab, config: &Path, reference: &str, to: &Path) -> Command {
     let mut command = Command::new("skopeo");
-    command.arg("--registries-conf").arg(config).arg("--insecure-policy");
-    command.env("REGISTRY_AUTH_FILE", lab.file("no-auth.json", "{}"));
+    command
+        .env("REGISTRY_AUTH_FILE", lab.file("no-auth.json", "{}"))
+        .arg("--insecure-policy");
     command
         .arg("copy")
         .arg("--preserve-digests")
