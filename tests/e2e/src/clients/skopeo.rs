@@ -20,9 +20,8 @@ pub fn skopeo(lab: &Lab, registry: SocketAddr, mirror: SocketAddr, reference: &s
 /// The same with a `registries.conf`, or a drop-in file, that somebody else has written.
 pub fn skopeo_with(lab: &Lab, config: &Path, reference: &str, to: &Path) -> Command {
     let mut command = Command::new("skopeo");
-    command
-        .env("REGISTRY_AUTH_FILE", lab.file("no-auth.json", "{}"))
-        .arg("--insecure-policy");
+    command.env("REGISTRY_AUTH_FILE", lab.file("no-auth.json", "{}"));
+    command.arg("--registries-conf").arg(config).arg("--insecure-policy");
     command
         .arg("copy")
         .arg("--preserve-digests")
