@@ -49,7 +49,11 @@ pub struct FrameBuffer {
 impl FrameBuffer {
     /// A buffer for frames of at most `limit` bytes.
     pub const fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), consumed: 0, limit }
+        Self {
+            bytes: Vec::new(),
+            consumed: 0,
+            limit,
+        }
     }
 
     /// Appends bytes as they arrived.
@@ -64,10 +68,15 @@ impl FrameBuffer {
     /// # Errors
     /// If the frame announces more than the limit; the stream is then useless.
     pub fn next_frame(&mut self) -> Result<Option<&[u8]>, DecodeError> {
-        let Some((header, rest)) = self.bytes[self.consumed..].split_first_chunk::<4>() else { return Ok(None) };
+        let Some((header, rest)) = self.bytes[self.consumed..].split_first_chunk::<4>() else {
+            return Ok(None);
+        };
         let length = u32::from_be_bytes(*header) as usize;
         if length > self.limit {
-            return Err(DecodeError::TooLong { length, limit: self.limit });
+            return Err(DecodeError::TooLong {
+                length,
+                limit: self.limit,
+            });
         }
         if rest.len() < length {
             return Ok(None);
@@ -102,6 +111,9 @@ mod tests {
     fn a_long_frame_is_refused_before_it_is_buffered() {
         let mut buffer = FrameBuffer::new(16);
         buffer.push(&17u32.to_be_bytes());
-        assert!(matches!(buffer.next_frame(), Err(DecodeError::TooLong { length: 17, limit: 16 })));
+        assert!(matches!(
+            buffer.next_frame(),
+            Err(DecodeError::TooLong { length: 17, limit: 16 })
+        ));
     }
 }

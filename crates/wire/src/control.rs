@@ -390,7 +390,10 @@ pub enum Offence {
 }
 
 /// Everything that is asked on the control plane.
-#[expect(clippy::large_enum_variant, reason = "a request is decoded, handled and gone; few exist at a time")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a request is decoded, handled and gone; few exist at a time"
+)]
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Request {
     /// Node to scheduler: I am here, and hold these. Further pages follow while `more` is set.

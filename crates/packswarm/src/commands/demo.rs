@@ -44,5 +44,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         )
         .into());
     }
-    print("Each byte left the registry once, every piece was checked against its OCI digest, and no peer asked the registry.\n")
+    print(
+        "Each byte left the registry once, every piece was checked against its OCI digest, and no peer asked the registry.\n",
+    )
 }

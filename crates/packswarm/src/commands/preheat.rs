@@ -24,7 +24,7 @@ const AT_ONCE: usize = 512;
 /// `packswarm preheat`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The artifact: HOST[:PORT]/NAME:TAG or HOST[:PORT]/NAME@DIGEST.
+    /// The artifact, such as `registry.example:5000/org/model:v1` or `registry.example/org/model@sha256:...`.
     #[arg(value_name = "REF")]
     reference: Reference,
     /// A scheduler; may be repeated, and all of them are told.

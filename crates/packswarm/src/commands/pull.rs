@@ -25,7 +25,7 @@ const MAX_CONFIG: usize = 16 << 20;
 /// `packswarm pull`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The artifact: HOST[:PORT]/NAME:TAG or HOST[:PORT]/NAME@DIGEST.
+    /// The artifact, such as `registry.example:5000/org/model:v1` or `registry.example/org/model@sha256:...`.
     #[arg(value_name = "REF")]
     reference: Reference,
     /// Where to unpack it. Files of the same name are replaced, others left alone.
