@@ -18,6 +18,7 @@ use crate::config::{
     Flag, NodeSettings, PeerFile, Process, RoleFile, SchedulerFile, SchedulerSettings, SeedFile, environment, load,
 };
 use crate::failure::{Failure, sentence};
+pub(crate) use logging::log_to;
 use ready::{Ready, ReadyFile};
 use signals::{Signal, Signals};
 pub(crate) use sockets::data_and_control;

@@ -183,7 +183,10 @@ impl Cache {
             });
             damaged += usize::from(!bad.is_empty());
         }
-        text.push_str(&format!("{} blobs checked, {damaged} of them damaged\n", digests.len()));
+        text.push_str(&match damaged {
+            0 => format!("{} blobs checked, all as they should be\n", digests.len()),
+            damaged => format!("{} blobs checked, {damaged} of them damaged\n", digests.len()),
+        });
         if damaged > 0 && matches!(self, Self::Direct(_)) {
             print(&text)?;
             return Err(

@@ -122,18 +122,18 @@ impl Mirror {
     /// A whole body, asked for again while the mirror may yet have it.
     async fn whole(&self, request: impl Fn() -> RequestBuilder, url: &Url, limit: usize) -> Result<Vec<u8>, HttpError> {
         let mut pause = PAUSE;
-        for attempt in 1.. {
+        let mut attempt = 1;
+        loop {
             let answer = async { read(send(request(), url).await?, url, limit).await }.await;
             match answer {
                 Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
-                    tracing::debug!(%error, "asking again");
+                    tracing::debug!(%error, attempt, "asking again");
                     tokio::time::sleep(pause).await;
-                    pause *= 2;
+                    (pause, attempt) = (pause * 2, attempt + 1);
                 }
                 answer => return answer,
             }
         }
-        unreachable!("the last attempt returns")
     }
 
     fn url(&self, rest: &str) -> Url {

@@ -13,6 +13,7 @@ use super::mirror::Mirror;
 use super::runtimes::MIRROR;
 use crate::config::size;
 use crate::failure::{Failure, sentence};
+use crate::process;
 use crate::reference::Reference;
 use passing::Passing;
 use progress::{Display, Resolved};
@@ -43,7 +44,8 @@ pub(crate) struct Args {
     /// A registry that speaks plain HTTP, for the passing peer; may be repeated.
     #[arg(long, value_name = "HOST[:PORT]")]
     insecure_registry: Vec<String>,
-    /// Take only what matches, with the rules of .gitignore; may be repeated.
+    /// Take only what matches: a pattern without / matches names at any depth, and a directory means all below it; may be
+    /// repeated.
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
     /// Hard-link files from the peer's store instead of copying them: they take no space of their own, and whoever writes
@@ -60,6 +62,9 @@ pub(crate) struct Args {
     /// Print events as JSON, one object per line (docs/cli.md has their schema).
     #[arg(long)]
     json: bool,
+    /// What to log: a level, or levels by part, such as info,transport=debug.
+    #[arg(long, value_name = "FILTER", default_value = "warn")]
+    log: String,
 }
 
 /// Pulls.
@@ -67,6 +72,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
     let display = Display::new(args.json);
+    let log = display.clone();
+    process::log_to(&args.log, move || log.log())?;
     runtime.block_on(async {
         let pulled = pull(&args, &display).await;
         display.close(pulled.as_ref().err().map(|error| sentence(error.as_ref())));

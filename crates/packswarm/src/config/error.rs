@@ -83,3 +83,13 @@ impl fmt::Display for Place {
         }
     }
 }
+
+/// Refuses options that stop everything when they are 0.
+pub(super) fn positive(options: &[(&'static str, u64)]) -> Result<(), ConfigError> {
+    match options.iter().find(|(_, value)| *value == 0) {
+        Some((option, _)) => Err(ConfigError::Together {
+            reason: format!("{option} is 0, and nothing would ever happen"),
+        }),
+        None => Ok(()),
+    }
+}

@@ -8,6 +8,7 @@ use peer::LocalAccess;
 use serde::{Deserialize, Serialize};
 use wire::control::Role;
 
+use super::error::positive;
 use super::section::SectionInfo;
 use super::sections::{
     Access, Control, Exchange, Http, Joining, Locality, Log, Mirror, Origin, Pieces, Process, Registry, Store,
@@ -195,6 +196,24 @@ fn check(config: &peer::Config) -> Result<(), ConfigError> {
     if let Err(error) = config.transport.check() {
         return together(format!("[transport] {error}"));
     }
+    let node = &config.node;
+    positive(&[
+        ("[exchange] neighbours", node.neighbours as u64),
+        ("[exchange] connections", node.connections as u64),
+        ("[exchange] in_flight_bytes", node.in_flight_bytes),
+        (
+            "[exchange] in_flight_per_neighbour",
+            node.in_flight_per_neighbour as u64,
+        ),
+        ("[exchange] upload_slots", node.upload_slots as u64),
+        ("[exchange] doubt_after", node.doubt_after as u64),
+        ("[exchange] wanted", node.wanted as u64),
+        ("[origin] read_ahead", node.read_ahead),
+        ("[origin] ranges", node.origin_ranges as u64),
+        ("[origin] range_bytes", node.origin_range_bytes),
+        ("[http] connections", config.http.connections as u64),
+        ("[mirror] max_requests", config.mirror.max_requests as u64),
+    ])?;
     let store::Config {
         low_water: low,
         high_water: high,

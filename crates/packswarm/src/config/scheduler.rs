@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use wire::control::Role;
 
+use super::error::positive;
 use super::section::SectionInfo;
 use super::sections::{Control, Http, Log, Memory, Process, Scheduling};
 use super::{ConfigError, RoleFile};
@@ -63,6 +64,17 @@ impl RoleFile for SchedulerFile {
         self.limits.apply(&mut config.rules.limits);
         self.http.apply(&mut config.http);
         config.control.external = process.advertise;
+        let scheduler::Config { rules, http, .. } = &config;
+        positive(&[
+            ("[swarm] reports_per_second", rules.reports_per_second.into()),
+            ("[swarm] neighbours", rules.neighbours as u64),
+            ("[swarm] most_neighbours", rules.most_neighbours as u64),
+            ("[swarm] seed_fanout", rules.seed_fanout as u64),
+            ("[limits] nodes", rules.limits.nodes as u64),
+            ("[limits] swarms", rules.limits.swarms as u64),
+            ("[limits] memberships", rules.limits.memberships as u64),
+            ("[http] connections", http.connections as u64),
+        ])?;
         Ok(SchedulerSettings { process, log, config })
     }
 }

@@ -176,10 +176,24 @@ fn options_that_contradict_each_other_are_refused() {
         "[transport]\nkeep_alive = \"1h\"",
         "[pieces]\nbuffers = \"1MiB\"",
         "[exchange]\nconnections = 1000",
+        "[exchange]\nupload_slots = 0",
     ] {
         let error = load_text::<PeerFile>(text, &[]).unwrap().settings().unwrap_err();
         assert!(matches!(error, ConfigError::Together { .. }), "{text}: {error}");
     }
+}
+
+#[test]
+fn a_seed_is_a_peer_that_others_prefer() {
+    let seed = SeedFile::defaults().settings().unwrap();
+    assert_eq!((seed.config.role, seed.mirror), (wire::control::Role::Seed, None));
+    let peer = PeerFile::defaults().settings().unwrap();
+    assert!(seed.config.transport.max_connections > peer.config.transport.max_connections);
+    let none = load_text::<SchedulerFile>("[limits]\nnodes = 0", &[])
+        .unwrap()
+        .settings()
+        .unwrap_err();
+    assert!(none.to_string().contains("[limits] nodes is 0"), "{none}");
 }
 
 #[test]
