@@ -259,6 +259,9 @@ pub fn command(setup: &Setup, listen: Option<SocketAddr>) -> Command {
         .arg(listen.unwrap_or(any).to_string())
         .arg("--admin")
         .arg(any.to_string());
+    if let Ok(filter) = std::env::var("PACKSWARM_TEST_LOG") {
+        command.arg("--log").arg(filter);
+    }
     for scheduler in &setup.schedulers {
         command.arg("--scheduler").arg(scheduler.to_string());
     }

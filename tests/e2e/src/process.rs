@@ -1,9 +1,11 @@
 //! A child process with a log.
 
 use std::fs::{File, OpenOptions};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -104,10 +106,12 @@ impl Drop for Process {
     }
 }
 
-/// Runs a program to its end and returns what it printed. Panics with all that it said if it fails.
+/// No client in these tests has reason to take so long, even where the machine is busy with other things.
+const RUN: Duration = Duration::from_secs(240);
+
+/// Runs a program to its end and returns what it printed. Panics with all that it said if it fails, or does not end.
 pub fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|error| panic!("{command:?} does not start: {error}; see tests/install"));
+    let output = output(command);
     let (out, err) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
@@ -118,4 +122,42 @@ pub fn run(command: &mut Command) -> String {
         output.status
     );
     out.into_owned()
+}
+
+/// Runs a program to its end, whatever that is. Panics with all that it said if it does not end.
+pub fn output(command: &mut Command) -> Output {
+    let spawned = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = spawned.unwrap_or_else(|error| panic!("{command:?} does not start: {error}; see tests/install"));
+    let (out, err) = (collect(child.stdout.take()), collect(child.stderr.take()));
+    let began = Instant::now();
+    let ended = loop {
+        match child.try_wait().expect("it is our child") {
+            Some(status) => break Some(status),
+            None if began.elapsed() > RUN => break None,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    // Fails only when it has ended.
+    let _ = child.kill();
+    let _ = child.wait();
+    let [stdout, stderr] = [out, err].map(|output| output.join().expect("reading does not panic"));
+    let Some(status) = ended else {
+        let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        panic!("{command:?} has not ended after {} s:\n{out}\n{err}", RUN.as_secs());
+    };
+    Output { status, stdout, stderr }
+}
+
+/// Reads an output while its process runs, lest it waits for us.
+fn collect(output: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read until an error is what there is to show.
+        let _ = output.map(|mut output| output.read_to_end(&mut bytes));
+        bytes
+    })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use e2e::clients::pull_through;
 use e2e::lab::binary;
-use e2e::process::run;
+use e2e::process::{output, run};
 use e2e::{Cluster, Lab, Model, Node, Options, Process, Registry, damage, tree};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -58,13 +58,7 @@ fn a_flipped_bit_is_found_and_its_piece_fetched_again() {
     damage::flip_bit(&path, 7);
     let mut command = Command::new(binary());
     let data = &cluster.peers[0].setup().data;
-    let found = command
-        .arg("cache")
-        .arg("verify")
-        .arg("--data-dir")
-        .arg(data)
-        .output()
-        .expect("it starts");
+    let found = output(command.args(["cache", "verify", "--data-dir"]).arg(data));
     assert!(String::from_utf8_lossy(&found.stdout).contains("damaged"), "{found:?}");
     cluster.peers[0].restart();
     run(&mut pull_through(

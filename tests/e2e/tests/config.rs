@@ -7,13 +7,13 @@ use e2e::clients::pull_through;
 use e2e::cluster::{keygen, setup};
 use e2e::http::Request;
 use e2e::lab::binary;
-use e2e::process::run;
+use e2e::process::{output, run};
 use e2e::{Lab, Model, Node, Process, Registry, Role, tree, wait};
 
 const SOON: Duration = Duration::from_secs(30);
 
 fn packswarm(arguments: &[&str]) -> Output {
-    Command::new(binary()).args(arguments).output().expect("it starts")
+    output(Command::new(binary()).args(arguments))
 }
 
 fn refused(output: &Output) -> String {
@@ -35,12 +35,11 @@ fn printed_configurations_are_valid_and_misspelt_ones_are_explained() {
     // A role refuses it as well, and so does it an unknown variable.
     let said = refused(&packswarm(&["peer", "--config", &file.to_string_lossy()]));
     assert!(said.contains("read_ahead"), "{said}");
-    let output = Command::new(binary())
-        .arg("peer")
-        .env("PACKSWARM_ORIGIN_FALBACK", "false")
-        .output()
-        .expect("it starts");
-    let said = refused(&output);
+    let said = refused(&output(
+        Command::new(binary())
+            .arg("peer")
+            .env("PACKSWARM_ORIGIN_FALBACK", "false"),
+    ));
     assert!(said.contains("PACKSWARM_ORIGIN_FALBACK"), "{said}");
 }
 

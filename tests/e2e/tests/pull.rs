@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use e2e::clients::{pull, pull_through};
-use e2e::process::run;
+use e2e::process::{output, run};
 use e2e::{Cluster, Lab, Model, Options, Registry, Throttle, tree, wait};
 use serde_json::Value;
 
@@ -138,28 +139,27 @@ fn only_what_is_included_is_fetched() {
         &model.reference(registry.address()),
         &to,
     );
-    run(command.args(["--include", "*.json", "--include", "!/tokenizer/"]));
-    let wanted: Vec<_> = tree::files(&model.files()).into_keys().collect();
-    let wanted = wanted
-        .iter()
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json") && !path.starts_with("tokenizer"));
+    run(command.args(["--include", "*.md", "--include", "/configs/"]));
+    let all: Vec<_> = tree::files(&model.files()).into_keys().collect();
+    let named = |path: &&PathBuf| path.starts_with("configs") || path.extension().is_some_and(|found| found == "md");
     let found: Vec<_> = tree::files(&to).into_keys().collect();
-    assert_eq!(found.iter().collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
+    assert_eq!(
+        found.iter().collect::<Vec<_>>(),
+        all.iter().filter(named).collect::<Vec<_>>()
+    );
     assert!(!found.is_empty());
     assert_eq!(
         registry.bytes_of(&model.largest().digest),
         0,
         "weights were not asked for"
     );
-    let said = pull_through(
+    let mut command = pull_through(
         &lab,
         cluster.peers[0].mirror(),
         &model.reference(registry.address()),
         &to,
-    )
-    .args(["--include", "*.nothing"])
-    .output()
-    .expect("it starts");
+    );
+    let said = output(command.args(["--include", "*.nothing"]));
     assert!(!said.status.success(), "including nothing is a mistake");
 }
 
@@ -189,14 +189,15 @@ fn a_linked_file_is_the_stores_own_and_a_copied_one_is_not() {
     let registry = Registry::start(&lab, &[&model]);
     let cluster = pair(&lab);
     let peer = &cluster.peers[0];
-    let inode = |path: std::path::PathBuf| fs::metadata(path).expect("it is there").ino();
+    let inode = |path: PathBuf| fs::metadata(path).expect("it is there").ino();
     let blob = model.largest();
+    let path = blob.path.as_ref().expect("a raw layer");
     let place = |options: &[&str], name: &str| {
         let to = lab.path(name);
         let mut command = pull_through(&lab, peer.mirror(), &model.reference(registry.address()), &to);
         run(command.arg("--store").arg(&peer.setup().data).args(options));
-        tree::assert_same(&model.files(), &to);
-        inode(to.join(blob.path.as_ref().expect("a raw layer")))
+        tree::assert_same_bytes(&model.files().join(path), &to.join(path));
+        inode(to.join(path))
     };
     let linked = place(&["--link"], "linked");
     let stored = inode(peer.setup().data.join("blobs").join(blob.hex()));
