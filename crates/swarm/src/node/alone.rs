@@ -19,7 +19,9 @@ const SEED_ELECTION: Duration = Duration::from_millis(1500);
 impl Node {
     /// Called for every hungry blob now and then.
     pub(super) fn look_alone(&mut self, now: Duration, digest: Digest, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
         let Some(wanted) = &mut state.wanted else { return };
         let Some(alone) = self.reporter.alone_for(now) else {
             wanted.looked = None;
@@ -29,18 +31,32 @@ impl Node {
         if alone < GRACE {
             return;
         }
-        if wanted.looked.is_none_or(|looked| now >= looked + self.config.find_interval) {
+        if wanted
+            .looked
+            .is_none_or(|looked| now >= looked + self.config.find_interval)
+        {
             if wanted.looked.is_none() {
                 out.push(Output::Provide { digest });
             }
             wanted.looked = Some(now);
-            out.push(Output::FindHolders { digest, size: state.size, source: state.sources.first().cloned() });
+            out.push(Output::FindHolders {
+                digest,
+                size: state.size,
+                source: state.sources.first().cloned(),
+            });
         }
-        let someone_has = state.mates.values().any(|mate| !mate.banned && mate.field.as_ref().is_some_and(|f| !f.is_empty()));
+        let someone_has = state
+            .mates
+            .values()
+            .any(|mate| !mate.banned && mate.field.as_ref().is_some_and(|f| !f.is_empty()));
         if state.origin.is_some() || someone_has {
             return;
         }
-        let election = if self.me.role == Role::Seed { SEED_ELECTION } else { ELECTION };
+        let election = if self.me.role == Role::Seed {
+            SEED_ELECTION
+        } else {
+            ELECTION
+        };
         let elected = waited >= election && self.elected(&digest) == Some(self.me.node);
         let own = waited >= self.config.origin_wait && self.config.origin_fallback;
         if elected || own {
@@ -59,15 +75,25 @@ impl Node {
         if !self.blobs.get(&digest).is_some_and(|state| state.is_hungry()) {
             return;
         }
-        if let Some((_, holding)) = holders.iter().find(|(_, holding)| holding.pieces > 0 || holding.reading.is_some()) {
+        if let Some((_, holding)) = holders
+            .iter()
+            .find(|(_, holding)| holding.pieces > 0 || holding.reading.is_some())
+        {
             self.learn_size(digest, holding.blob.size, holding.media_type.clone(), out);
         }
-        self.links.learn(&digest, holders.into_iter().map(|(neighbour, _)| neighbour).collect(), self.me.node);
+        self.links.learn(
+            &digest,
+            holders.into_iter().map(|(neighbour, _)| neighbour).collect(),
+            self.me.node,
+        );
         if let Some(reader) = self.elected(&digest) {
             let state = self.blobs.get_mut(&digest).expect("checked above");
             if !state.readers.contains(&reader) && !self.reporter.is_registered() {
                 state.readers.push(reader);
-                out.push(Output::Trust { digest, readers: state.readers.clone() });
+                out.push(Output::Trust {
+                    digest,
+                    readers: state.readers.clone(),
+                });
             }
         }
         self.connect_more(now, digest, out);
@@ -77,7 +103,10 @@ impl Node {
     /// rendezvous hashing, so that everybody with the same view elects the same one.
     fn elected(&self, digest: &Digest) -> Option<NodeId> {
         let me = (self.me.role == Role::Seed, self.me.node);
-        let others = self.links.known(digest).map(|neighbour| (neighbour.role == Role::Seed, neighbour.node));
+        let others = self
+            .links
+            .known(digest)
+            .map(|neighbour| (neighbour.role == Role::Seed, neighbour.node));
         others
             .chain([me])
             .filter(|(seed, _)| *seed || self.config.origin_fallback)
@@ -86,7 +115,17 @@ impl Node {
     }
 
     fn read_alone(&mut self, digest: Digest, out: &mut Vec<Output>) {
-        let Some(source) = self.blobs.get(&digest).and_then(|state| state.sources.first().cloned()) else { return };
-        self.open_origin(digest, Lease { epoch: 0, source, resume: None }, out);
+        let Some(source) = self.blobs.get(&digest).and_then(|state| state.sources.first().cloned()) else {
+            return;
+        };
+        self.open_origin(
+            digest,
+            Lease {
+                epoch: 0,
+                source,
+                resume: None,
+            },
+            out,
+        );
     }
 }

@@ -14,8 +14,12 @@ impl Node {
         if self.links.get(&to).is_none() {
             return;
         }
-        let Some(state) = self.blobs.get_mut(&digest) else { return };
-        let (Some(blob), Some(pieces)) = (state.blob(digest), &state.pieces) else { return };
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
+        let (Some(blob), Some(pieces)) = (state.blob(digest), &state.pieces) else {
+            return;
+        };
         let bits = (!pieces.have.is_full()).then(|| pieces.have.as_bytes().to_vec());
         let wants = state.wanted.is_some() && bits.is_some();
         let media_type = state.media_type.clone();
@@ -26,13 +30,24 @@ impl Node {
         mate.told = true;
         mate.news.clear();
         self.links.join(&to, digest);
-        out.push(Output::Send { to, message: Message::Holding { blob, bits, wants, media_type } });
+        out.push(Output::Send {
+            to,
+            message: Message::Holding {
+                blob,
+                bits,
+                wants,
+                media_type,
+            },
+        });
     }
 
     /// Says what we hold to every neighbour that takes part in the blob.
     pub(super) fn tell_mates(&mut self, digest: Digest, out: &mut Vec<Output>) {
-        let mates: Vec<NodeId> =
-            self.blobs.get(&digest).map(|state| state.mates.keys().copied().collect()).unwrap_or_default();
+        let mates: Vec<NodeId> = self
+            .blobs
+            .get(&digest)
+            .map(|state| state.mates.keys().copied().collect())
+            .unwrap_or_default();
         for mate in mates {
             self.tell(mate, digest, out);
         }
@@ -50,9 +65,17 @@ impl Node {
             return;
         }
         match message {
-            Message::Holding { blob, bits, wants, media_type } => {
+            Message::Holding {
+                blob,
+                bits,
+                wants,
+                media_type,
+            } => {
                 let Some(state) = self.blobs.get_mut(&blob.digest) else {
-                    out.push(Output::Send { to: from, message: Message::Gone { digest: blob.digest } });
+                    out.push(Output::Send {
+                        to: from,
+                        message: Message::Gone { digest: blob.digest },
+                    });
                     return;
                 };
                 if state.size.is_some_and(|size| size != blob.size) || !state.set_field(from, bits) {
@@ -69,7 +92,11 @@ impl Node {
             Message::Have { digest, ranges } => {
                 if let Some(state) = self.blobs.get_mut(&digest) {
                     state.add_pieces(from, &ranges[..ranges.len().min(MAX_HAVE_RANGES)]);
-                    let whole = state.mates.get(&from).and_then(|mate| mate.field.as_ref()).is_some_and(|f| f.is_full());
+                    let whole = state
+                        .mates
+                        .get(&from)
+                        .and_then(|mate| mate.field.as_ref())
+                        .is_some_and(|f| f.is_full());
                     if whole {
                         state.mate(from).wants = false;
                     }
@@ -88,14 +115,19 @@ impl Node {
     /// When the next `Have` about a blob is due.
     pub(super) fn have_deadline(&self, digest: &Digest) -> Option<Duration> {
         let mates = self.blobs.get(digest)?.mates.values();
-        mates.filter(|mate| !mate.news.is_empty()).map(|mate| mate.last_have + self.config.have_interval).min()
+        mates
+            .filter(|mate| !mate.news.is_empty())
+            .map(|mate| mate.last_have + self.config.have_interval)
+            .min()
     }
 
     /// Sends the `Have`s that are due: at once to a neighbour that has heard nothing lately, else gathered.
     pub(super) fn send_news(&mut self, now: Duration, out: &mut Vec<Output>) {
         let interval = self.config.have_interval;
         self.newsy.retain(|digest| {
-            let Some(state) = self.blobs.get_mut(digest) else { return false };
+            let Some(state) = self.blobs.get_mut(digest) else {
+                return false;
+            };
             let mut left = false;
             for (node, mate) in &mut state.mates {
                 if mate.news.is_empty() {
@@ -108,7 +140,13 @@ impl Node {
                 mate.last_have = now;
                 let ranges = ranges(&mut mate.news);
                 left |= !mate.news.is_empty();
-                out.push(Output::Send { to: *node, message: Message::Have { digest: *digest, ranges } });
+                out.push(Output::Send {
+                    to: *node,
+                    message: Message::Have {
+                        digest: *digest,
+                        ranges,
+                    },
+                });
             }
             left
         });

@@ -33,7 +33,7 @@ pub(super) struct BlobState {
     pub(super) readers: Vec<NodeId>,
     /// Epoch of the last lease, so that a stale grant or revocation is known as such.
     pub(super) last_epoch: u64,
-    /// What the registry said about who may read it, where this node read it.
+    /// Who may read it where this node read it, until a report has said so.
     pub(super) access: Option<(Source, Access)>,
 }
 
@@ -153,7 +153,9 @@ impl BlobState {
 
     /// Adds pieces to what a mate holds; ranges that do not fit are ignored.
     pub(super) fn add_pieces(&mut self, node: NodeId, ranges: &[(u32, u32)]) {
-        let (Some(pieces), Some(mate)) = (&mut self.pieces, self.mates.get_mut(&node)) else { return };
+        let (Some(pieces), Some(mate)) = (&mut self.pieces, self.mates.get_mut(&node)) else {
+            return;
+        };
         let field = mate.field.get_or_insert_with(|| Bitfield::empty(&pieces.geometry));
         for (first, count) in ranges {
             let end = first.saturating_add(*count).min(pieces.geometry.count());
@@ -175,7 +177,9 @@ impl BlobState {
 
     /// A mate said that it does not have a piece after all.
     pub(super) fn lacks(&mut self, node: &NodeId, piece: PieceIndex) {
-        let (Some(pieces), Some(mate)) = (&mut self.pieces, self.mates.get_mut(node)) else { return };
+        let (Some(pieces), Some(mate)) = (&mut self.pieces, self.mates.get_mut(node)) else {
+            return;
+        };
         if mate.field.as_mut().is_some_and(|field| field.clear(piece)) {
             let holders = &mut pieces.rarity[piece.as_usize()];
             *holders = holders.saturating_sub(1);
@@ -185,7 +189,12 @@ impl BlobState {
     /// The number of leading pieces that this node has and at least one other node holds as well.
     pub(super) fn published(&self) -> u32 {
         let Some(pieces) = &self.pieces else { return 0 };
-        pieces.rarity.iter().take_while(|holders| **holders > 0).count().min(pieces.have.prefix() as usize) as u32
+        pieces
+            .rarity
+            .iter()
+            .take_while(|holders| **holders > 0)
+            .count()
+            .min(pieces.have.prefix() as usize) as u32
     }
 
     /// Whether any neighbour wants pieces.

@@ -13,19 +13,32 @@ use super::event::Output;
 impl Node {
     /// A piece was refused. If several neighbours sent what the midstates refuse, the midstates are the likelier liars.
     pub(super) fn doubt(&mut self, _now: Duration, digest: Digest, piece: PieceIndex, out: &mut Vec<Output>) {
-        let Some(pieces) = self.blobs.get(&digest).and_then(|state| state.pieces.as_ref()) else { return };
-        if pieces.refused.get(&piece).is_some_and(|nodes| nodes.len() >= self.config.doubt_after) {
+        let Some(pieces) = self.blobs.get(&digest).and_then(|state| state.pieces.as_ref()) else {
+            return;
+        };
+        if pieces
+            .refused
+            .get(&piece)
+            .is_some_and(|nodes| nodes.len() >= self.config.doubt_after)
+        {
             out.push(Output::Distrust { digest });
         }
     }
 
     /// Everybody who has what is missing has been banned, and nothing has moved for long: doubt with less evidence.
     pub(super) fn doubt_if_stuck(&mut self, now: Duration, digest: Digest, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.get_mut(&digest) else { return };
-        let (Some(pieces), Some(wanted)) = (&state.pieces, &mut state.wanted) else { return };
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
+        let (Some(pieces), Some(wanted)) = (&state.pieces, &mut state.wanted) else {
+            return;
+        };
         let bad: BTreeSet<NodeId> = pieces.refused.values().flatten().copied().collect();
         let stuck = now.saturating_sub(wanted.progress) >= self.config.origin_wait;
-        let all_banned = state.mates.values().all(|mate| mate.banned || mate.field.as_ref().is_none_or(Bitfield::is_empty));
+        let all_banned = state
+            .mates
+            .values()
+            .all(|mate| mate.banned || mate.field.as_ref().is_none_or(Bitfield::is_empty));
         if stuck && all_banned && !bad.is_empty() && state.origin.is_none() {
             wanted.progress = now;
             out.push(Output::Distrust { digest });
@@ -42,7 +55,9 @@ impl Node {
         out: &mut Vec<Output>,
     ) {
         self.cancel_all(digest, out);
-        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
         let Some(old) = &mut state.pieces else { return };
         let mut pieces = Pieces::new(old.geometry, bits);
         pieces.rarity = std::mem::take(&mut old.rarity);
@@ -55,7 +70,11 @@ impl Node {
             mate.told = false;
         }
         if let [only] = vouchers {
-            self.reporter.accuse(Accusation { node: *only, digest, offence: Offence::ForgedMidstates });
+            self.reporter.accuse(Accusation {
+                node: *only,
+                digest,
+                offence: Offence::ForgedMidstates,
+            });
         }
         self.reporter.changed(digest);
         self.reporter.lonely(digest);
@@ -64,7 +83,11 @@ impl Node {
 
     /// The closed chain shows a false signature: its signer is out, for every blob.
     pub(super) fn forged(&mut self, digest: Digest, signer: NodeId, out: &mut Vec<Output>) {
-        self.reporter.accuse(Accusation { node: signer, digest, offence: Offence::ForgedMidstates });
+        self.reporter.accuse(Accusation {
+            node: signer,
+            digest,
+            offence: Offence::ForgedMidstates,
+        });
         self.links.ban(signer);
         out.push(Output::Ban { node: signer });
     }

@@ -76,11 +76,17 @@ impl Node {
 
     /// Asks one neighbour for one more piece, if it has room and a piece that we want.
     fn ask_one(&mut self, now: Duration, digest: Digest, node: NodeId, out: &mut Vec<Output>) -> bool {
-        let (Some(state), Some(link)) = (self.blobs.get(&digest), self.links.get(&node)) else { return false };
+        let (Some(state), Some(link)) = (self.blobs.get(&digest), self.links.get(&node)) else {
+            return false;
+        };
         let (Some(blob), Some(pieces), Some(mate)) = (state.blob(digest), &state.pieces, state.mates.get(&node)) else {
             return false;
         };
-        let window = if link.late >= LATE_LIMIT { 1 } else { self.config.in_flight_per_neighbour };
+        let window = if link.late >= LATE_LIMIT {
+            1
+        } else {
+            self.config.in_flight_per_neighbour
+        };
         if link.in_flight >= window || mate.not_before > now {
             return false;
         }
@@ -96,7 +102,9 @@ impl Node {
                 asked.is_some_and(|ids| {
                     ids.len() < 3
                         && ids.iter().all(|id| requests.is_late(id))
-                        && ids.iter().all(|id| requests.by_id.get(id).is_none_or(|request| request.from != node))
+                        && ids
+                            .iter()
+                            .all(|id| requests.by_id.get(id).is_none_or(|request| request.from != node))
                 })
             },
         };
@@ -104,9 +112,14 @@ impl Node {
             let last_ones = pieces.missing() == 0 && link.in_flight == 0;
             let other = |piece: &PieceIndex| {
                 let asked = pieces.in_flight.get(piece).into_iter().flatten();
-                asked.filter_map(|id| requests.by_id.get(id)).all(|request| request.from != node)
+                asked
+                    .filter_map(|id| requests.by_id.get(id))
+                    .all(|request| request.from != node)
             };
-            last_ones.then(|| picker::duplicate(&choice, &mut self.rng)).flatten().filter(other)
+            last_ones
+                .then(|| picker::duplicate(&choice, &mut self.rng))
+                .flatten()
+                .filter(other)
         });
         let Some(piece) = picked else { return false };
         let len = pieces.geometry.len(piece);
@@ -116,7 +129,15 @@ impl Node {
         let id = FetchId(self.requests.next_id);
         self.requests.next_id += 1;
         self.requests.bytes += len;
-        let request = Request { digest, piece, from: node, since: now, len, late: false, cancelled: false };
+        let request = Request {
+            digest,
+            piece,
+            from: node,
+            since: now,
+            len,
+            late: false,
+            cancelled: false,
+        };
         self.requests.by_id.insert(id, request);
         if let Some(pieces) = self.blobs.get_mut(&digest).and_then(|state| state.pieces.as_mut()) {
             pieces.in_flight.entry(piece).or_default().push(id);
@@ -124,14 +145,25 @@ impl Node {
         if let Some(link) = self.links.get_mut(&node) {
             link.in_flight += 1;
         }
-        out.push(Output::Fetch { id, from: node, blob, piece });
+        out.push(Output::Fetch {
+            id,
+            from: node,
+            blob,
+            piece,
+        });
         true
     }
 
     /// A request has ended.
     pub(super) fn fetched(&mut self, now: Duration, id: FetchId, outcome: Outcome, out: &mut Vec<Output>) {
         let Some(request) = self.take_request(id) else { return };
-        let Request { digest, piece, from, since, .. } = request;
+        let Request {
+            digest,
+            piece,
+            from,
+            since,
+            ..
+        } = request;
         match outcome {
             Outcome::Stored => {
                 self.learn_speed(&digest, &from, now.saturating_sub(since));
@@ -156,7 +188,12 @@ impl Node {
             }
             Outcome::StoreFailed => {
                 let message = format!("piece {} of {digest} could not be stored on this node", piece.get());
-                let failure = wire::control::Failure { status: 507, message, retry_after: None, challenge: None };
+                let failure = wire::control::Failure {
+                    status: 507,
+                    message,
+                    retry_after: None,
+                    challenge: None,
+                };
                 self.fail(digest, failure, out);
             }
             Outcome::Cancelled => {}
@@ -170,14 +207,20 @@ impl Node {
     }
 
     fn wrong_bytes(&mut self, now: Duration, digest: Digest, piece: PieceIndex, from: NodeId, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
         if let Some(mate) = state.mates.get_mut(&from) {
             mate.banned = true;
         }
         if let Some(pieces) = &mut state.pieces {
             pieces.refused.entry(piece).or_default().insert(from);
         }
-        self.reporter.accuse(Accusation { node: from, digest, offence: Offence::WrongBytes });
+        self.reporter.accuse(Accusation {
+            node: from,
+            digest,
+            offence: Offence::WrongBytes,
+        });
         self.doubt(now, digest, piece, out);
     }
 
@@ -188,7 +231,10 @@ impl Node {
         if let Some(link) = self.links.get_mut(&request.from) {
             link.in_flight = link.in_flight.saturating_sub(1);
         }
-        if let Some(pieces) = self.blobs.get_mut(&request.digest).and_then(|state| state.pieces.as_mut())
+        if let Some(pieces) = self
+            .blobs
+            .get_mut(&request.digest)
+            .and_then(|state| state.pieces.as_mut())
             && let Some(ids) = pieces.in_flight.get_mut(&request.piece)
         {
             ids.retain(|other| *other != id);
@@ -212,15 +258,19 @@ impl Node {
     /// The piece is here: whoever else was asked for it can stop.
     fn cancel_others(&mut self, digest: Digest, piece: PieceIndex, out: &mut Vec<Output>) {
         let pieces = self.blobs.get(&digest).and_then(|state| state.pieces.as_ref());
-        let ids = pieces.and_then(|pieces| pieces.in_flight.get(&piece)).cloned().unwrap_or_default();
+        let ids = pieces
+            .and_then(|pieces| pieces.in_flight.get(&piece))
+            .cloned()
+            .unwrap_or_default();
         self.cancel(&ids, out);
     }
 
     /// Nobody waits for the blob any more.
     pub(super) fn cancel_all(&mut self, digest: Digest, out: &mut Vec<Output>) {
         let pieces = self.blobs.get(&digest).and_then(|state| state.pieces.as_ref());
-        let ids: Vec<FetchId> =
-            pieces.map(|pieces| pieces.in_flight.values().flatten().copied().collect()).unwrap_or_default();
+        let ids: Vec<FetchId> = pieces
+            .map(|pieces| pieces.in_flight.values().flatten().copied().collect())
+            .unwrap_or_default();
         self.cancel(&ids, out);
     }
 
@@ -247,8 +297,13 @@ impl Node {
         out: &mut Vec<Output>,
     ) {
         let of_node = |request: &Request| request.from == node && digest.is_none_or(|digest| digest == request.digest);
-        let lost: Vec<FetchId> =
-            self.requests.by_id.iter().filter(|(_, request)| of_node(request)).map(|(id, _)| *id).collect();
+        let lost: Vec<FetchId> = self
+            .requests
+            .by_id
+            .iter()
+            .filter(|(_, request)| of_node(request))
+            .map(|(id, _)| *id)
+            .collect();
         self.cancel(&lost, out);
         for id in lost {
             self.take_request(id);
@@ -260,7 +315,10 @@ impl Node {
         let mut expired = Vec::new();
         for (id, request) in &mut self.requests.by_id {
             let age = now.saturating_sub(request.since);
-            let typical = self.blobs.get(&request.digest).and_then(|state| state.pieces.as_ref()?.piece_time);
+            let typical = self
+                .blobs
+                .get(&request.digest)
+                .and_then(|state| state.pieces.as_ref()?.piece_time);
             if !request.late && age >= self.config.patience.max(typical.unwrap_or(self.config.patience) * 2) {
                 request.late = true;
                 if let Some(link) = self.links.get_mut(&request.from) {

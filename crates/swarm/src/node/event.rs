@@ -15,7 +15,10 @@ pub struct FetchId(pub u64);
 pub struct ServeId(pub u64);
 
 /// What happened.
-#[expect(clippy::large_enum_variant, reason = "an input is made, handled and gone; few exist at a time")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an input is made, handled and gone; few exist at a time"
+)]
 #[derive(Debug, Clone)]
 pub enum Input {
     /// Somebody on this node wants a blob.

@@ -127,7 +127,10 @@ impl Node {
             } else if room > 0 && self.links.may_dial(now, &neighbour.node) {
                 room -= 1;
                 self.links.dialling.insert(neighbour.node);
-                out.push(Output::Connect { node: neighbour.node, address: neighbour.data.0 });
+                out.push(Output::Connect {
+                    node: neighbour.node,
+                    address: neighbour.data.0,
+                });
             }
         }
     }
@@ -135,7 +138,15 @@ impl Node {
     pub(super) fn connected(&mut self, now: Duration, node: NodeId, out: &mut Vec<Output>) {
         self.links.dialling.remove(&node);
         self.links.unreachable.remove(&node);
-        self.links.up.insert(node, Link { blobs: BTreeSet::new(), in_flight: 0, late: 0, last_used: now });
+        self.links.up.insert(
+            node,
+            Link {
+                blobs: BTreeSet::new(),
+                in_flight: 0,
+                late: 0,
+                last_used: now,
+            },
+        );
         let shared: Vec<Digest> = self
             .links
             .known
@@ -156,7 +167,9 @@ impl Node {
             self.links.unreachable.retain(|_, until| *until > now);
         }
         self.links.unreachable.insert(node, now + REDIAL);
-        let Some(link) = self.links.up.remove(&node) else { return };
+        let Some(link) = self.links.up.remove(&node) else {
+            return;
+        };
         for digest in link.blobs {
             if let Some(state) = self.blobs.get_mut(&digest) {
                 state.remove_mate(&node);
@@ -171,9 +184,11 @@ impl Node {
         let mut idle = Vec::new();
         for (node, link) in &mut self.links.up {
             let busy = link.in_flight > 0
-                || link.blobs.iter().filter_map(|digest| self.blobs.get(digest)).any(|state| {
-                    state.is_hungry() || state.mates.get(node).is_some_and(|mate| mate.wants)
-                });
+                || link
+                    .blobs
+                    .iter()
+                    .filter_map(|digest| self.blobs.get(digest))
+                    .any(|state| state.is_hungry() || state.mates.get(node).is_some_and(|mate| mate.wants));
             if busy {
                 link.last_used = now;
             } else if now.saturating_sub(link.last_used) >= self.config.idle_connection {

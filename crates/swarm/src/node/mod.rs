@@ -29,9 +29,7 @@ use wire::control::{Failure, Source, Swarm};
 use wire::exchange::Refusal;
 
 pub use config::Config;
-pub use event::{
-    Ask, FetchId, HoldingNow, Identity, Input, Outcome, Output, ReadingNow, Report, ServeId,
-};
+pub use event::{Ask, FetchId, HoldingNow, Identity, Input, Outcome, Output, ReadingNow, Report, ServeId};
 
 use blob::{BlobState, Pieces, Wanted};
 use downloads::Requests;
@@ -91,7 +89,12 @@ impl Node {
 
     fn handle_inner(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
         match input {
-            Input::Want { digest, size, source, urgent } => self.want(now, digest, size, source, urgent, out),
+            Input::Want {
+                digest,
+                size,
+                source,
+                urgent,
+            } => self.want(now, digest, size, source, urgent, out),
             Input::Cursor { digest, piece } => {
                 if let Some(wanted) = self.blobs.get_mut(&digest).and_then(|state| state.wanted.as_mut()) {
                     wanted.cursor = piece;
@@ -104,9 +107,19 @@ impl Node {
             Input::Disconnected { node } => self.disconnected(now, node, out),
             Input::Message { from, message } => self.message(now, from, message, out),
             Input::Fetched { id, outcome } => self.fetched(now, id, outcome, out),
-            Input::Serve { id, from, digest, piece } => self.serve(id, from, digest, piece, out),
+            Input::Serve {
+                id,
+                from,
+                digest,
+                piece,
+            } => self.serve(id, from, digest, piece, out),
             Input::Served { id } => self.uploads.ended(id, out),
-            Input::OriginOpened { blob, media_type, access, sequential } => {
+            Input::OriginOpened {
+                blob,
+                media_type,
+                access,
+                sequential,
+            } => {
                 self.origin_opened(now, blob, media_type, (access, sequential), out);
             }
             Input::Settled { digest, piece } => {
@@ -142,8 +155,14 @@ impl Node {
 
     /// How many neighbours take part in a blob's swarm with this node, and how many of them hold all of it.
     pub fn mates(&self, digest: &Digest) -> (usize, usize) {
-        let Some(state) = self.blobs.get(digest) else { return (0, 0) };
-        let whole = state.mates.values().filter(|mate| mate.field.as_ref().is_some_and(Bitfield::is_full)).count();
+        let Some(state) = self.blobs.get(digest) else {
+            return (0, 0);
+        };
+        let whole = state
+            .mates
+            .values()
+            .filter(|mate| mate.field.as_ref().is_some_and(Bitfield::is_full))
+            .count();
         (state.mates.len(), whole)
     }
 
@@ -196,23 +215,41 @@ impl Node {
         let known = self.blobs.contains_key(&digest);
         if self.hungry.len() >= self.config.wanted && !known {
             let message = format!("{} blobs are being fetched already; ask again later", self.hungry.len());
-            out.push(Output::Failed { digest, failure: Failure { status: 503, message, retry_after: Some(1), challenge: None } });
+            out.push(Output::Failed {
+                digest,
+                failure: Failure {
+                    status: 503,
+                    message,
+                    retry_after: Some(1),
+                    challenge: None,
+                },
+            });
             return;
         }
         let state = self.blobs.entry(digest).or_insert_with(|| BlobState::new(size));
         if let Some(blob) = state.blob(digest) {
             // Whoever begins to wait now has not heard of it.
-            out.push(Output::Sized { blob, media_type: state.media_type.clone() });
+            out.push(Output::Sized {
+                blob,
+                media_type: state.media_type.clone(),
+            });
         }
         if state.is_complete() {
             out.push(Output::Complete { digest });
             return;
         }
+        self.reporter.changed(digest);
         let new_source = !state.sources.contains(&source);
         state.add_source(source.clone());
         let first = state.wanted.is_none();
         let was_urgent = state.wanted.as_ref().is_some_and(|wanted| wanted.urgent);
-        let wanted = state.wanted.get_or_insert(Wanted { urgent, progress: now, cursor: None, asked: now, looked: None });
+        let wanted = state.wanted.get_or_insert(Wanted {
+            urgent,
+            progress: now,
+            cursor: None,
+            asked: now,
+            looked: None,
+        });
         wanted.urgent |= urgent;
         if !first && was_urgent != wanted.urgent {
             self.hungry.remove(&(true, digest));
@@ -233,7 +270,9 @@ impl Node {
 
     /// The size has become known: the store can open the blob.
     fn learn_size(&mut self, digest: Digest, size: u64, media_type: Option<String>, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
         let first = state.size.is_none();
         if state.size.is_some_and(|known| known != size) {
             return;
@@ -245,25 +284,28 @@ impl Node {
         }
         let blob = Blob { digest, size };
         if first || better {
-            out.push(Output::Sized { blob, media_type: state.media_type.clone() });
+            out.push(Output::Sized {
+                blob,
+                media_type: state.media_type.clone(),
+            });
         }
         if state.pieces.is_none() && state.wanted.is_some() && !state.opening {
             state.opening = true;
             let source = state.sources.first().cloned();
-            out.push(Output::Open { blob, media_type: state.media_type.clone(), source });
+            out.push(Output::Open {
+                blob,
+                media_type: state.media_type.clone(),
+                source,
+            });
         }
     }
 
-    fn opened(
-        &mut self,
-        now: Duration,
-        blob: Blob,
-        bits: Bitfield,
-        media_type: Option<String>,
-        out: &mut Vec<Output>,
-    ) {
+    fn opened(&mut self, now: Duration, blob: Blob, bits: Bitfield, media_type: Option<String>, out: &mut Vec<Output>) {
         let digest = blob.digest;
-        let state = self.blobs.entry(digest).or_insert_with(|| BlobState::new(Some(blob.size)));
+        let state = self
+            .blobs
+            .entry(digest)
+            .or_insert_with(|| BlobState::new(Some(blob.size)));
         state.size = Some(blob.size);
         state.opening = false;
         if state.media_type.is_none() {
@@ -275,8 +317,12 @@ impl Node {
             mate.told = false;
             mate.field = None;
         }
-        let unread: Vec<NodeId> =
-            state.mates.iter().filter(|(_, mate)| mate.unread.is_some()).map(|(node, _)| *node).collect();
+        let unread: Vec<NodeId> = state
+            .mates
+            .iter()
+            .filter(|(_, mate)| mate.unread.is_some())
+            .map(|(node, _)| *node)
+            .collect();
         for node in unread {
             let bits = state.mate(node).unread.take().flatten();
             state.set_field(node, bits);
@@ -291,7 +337,9 @@ impl Node {
 
     /// A piece is proven and stored.
     fn gained(&mut self, now: Duration, digest: Digest, piece: piece::PieceIndex, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
         let Some(pieces) = &mut state.pieces else { return };
         if !pieces.have.set(piece) {
             return;
@@ -311,7 +359,9 @@ impl Node {
     }
 
     fn completed(&mut self, digest: Digest, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
         let waited = state.wanted.take().is_some();
         if state.origin.take().is_some() {
             out.push(Output::CloseOrigin { digest });
@@ -328,7 +378,9 @@ impl Node {
 
     /// The blob cannot be had: tell whoever waits, keep what is here.
     fn fail(&mut self, digest: Digest, failure: Failure, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
         let waited = state.wanted.take().is_some();
         state.opening = false;
         if state.origin.take().is_some() {
@@ -367,10 +419,15 @@ impl Node {
     }
 
     fn forget(&mut self, digest: Digest, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.remove(&digest) else { return };
+        let Some(state) = self.blobs.remove(&digest) else {
+            return;
+        };
         for node in state.mates.keys() {
             self.links.leave(node, &digest);
-            out.push(Output::Send { to: *node, message: wire::exchange::Message::Gone { digest } });
+            out.push(Output::Send {
+                to: *node,
+                message: wire::exchange::Message::Gone { digest },
+            });
         }
         self.links.forget(&digest);
         self.uploads.forget(&digest, out);
@@ -384,11 +441,18 @@ impl Node {
     fn serve(&mut self, id: ServeId, from: NodeId, digest: Digest, piece: u32, out: &mut Vec<Output>) {
         let pieces = self.blobs.get(&digest).and_then(|state| state.pieces.as_ref());
         let here = pieces.and_then(|pieces| {
-            pieces.geometry.piece(piece).filter(|piece| pieces.have.has(*piece)).map(|_| pieces.geometry.count())
+            pieces
+                .geometry
+                .piece(piece)
+                .filter(|piece| pieces.have.has(*piece))
+                .map(|_| pieces.geometry.count())
         });
         match here {
             Some(count) => self.uploads.ask(id, from, (digest, piece, count), out),
-            None => out.push(Output::Refuse { id, refusal: Refusal::NotHere }),
+            None => out.push(Output::Refuse {
+                id,
+                refusal: Refusal::NotHere,
+            }),
         }
     }
 
@@ -398,13 +462,22 @@ impl Node {
             // A seed is told to read what nobody on it asked for.
             self.blobs.insert(digest, BlobState::new(swarm.size));
         }
-        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
         if !swarm.readers.is_empty() && state.readers != swarm.readers {
             state.readers.clone_from(&swarm.readers);
-            out.push(Output::Trust { digest, readers: swarm.readers });
+            out.push(Output::Trust {
+                digest,
+                readers: swarm.readers,
+            });
         }
         if let Some(access) = swarm.access {
-            out.push(Output::Accessible { digest, source: swarm.about.clone(), access });
+            out.push(Output::Accessible {
+                digest,
+                source: swarm.about.clone(),
+                access,
+            });
         }
         if let Some(epoch) = swarm.revoked {
             self.revoked(digest, epoch, out);

@@ -105,7 +105,11 @@ impl Origin {
             return None;
         }
         let piece_len = pieces.geometry.piece_len();
-        let next = pieces.geometry.pieces().skip(pieces.have.prefix() as usize).find(|piece| self.lacks(pieces, *piece))?;
+        let next = pieces
+            .geometry
+            .pieces()
+            .skip(pieces.have.prefix() as usize)
+            .find(|piece| self.lacks(pieces, *piece))?;
         let ahead = u64::from(next.get().saturating_sub(published)) * piece_len;
         if others_want && ahead >= config.read_ahead.max(piece_len) {
             return None;
@@ -122,11 +126,16 @@ impl Origin {
     fn choose(&mut self, pieces: &Pieces, config: &Config) -> Option<(PieceIndex, u32)> {
         let piece_len = pieces.geometry.piece_len();
         let wanted = |piece: &PieceIndex| self.lacks(pieces, *piece);
-        let mut open = pieces.geometry.pieces().skip(pieces.have.prefix() as usize).skip_while(|piece| !wanted(piece));
+        let mut open = pieces
+            .geometry
+            .pieces()
+            .skip(pieces.have.prefix() as usize)
+            .skip_while(|piece| !wanted(piece));
         let first = open.next()?;
         let most = (config.origin_range_bytes / piece_len).max(1) as usize;
         let count = 1 + open.take_while(wanted).take(most - 1).count() as u32;
-        self.reading.extend((first.get()..first.get() + count).filter_map(|number| pieces.geometry.piece(number)));
+        self.reading
+            .extend((first.get()..first.get() + count).filter_map(|number| pieces.geometry.piece(number)));
         self.ranges.insert(first);
         Some((first, count))
     }
@@ -139,9 +148,19 @@ mod tests {
     use wire::control::{Kind, Repository, Source};
 
     fn origin() -> Origin {
-        let repository = Repository { registry: "r".into(), name: "m".into() };
-        let source = Source { repository, kind: Kind::Blob };
-        let mut origin = Origin::new(Lease { epoch: 1, source, resume: None });
+        let repository = Repository {
+            registry: "r".into(),
+            name: "m".into(),
+        };
+        let source = Source {
+            repository,
+            kind: Kind::Blob,
+        };
+        let mut origin = Origin::new(Lease {
+            epoch: 1,
+            source,
+            resume: None,
+        });
         origin.opened(Access::Public, false);
         origin
     }
@@ -165,23 +184,51 @@ mod tests {
             origin.settled(piece);
         };
         settle(&mut origin, &mut pieces, 0);
-        assert!(origin.next_range(&pieces, 0, false, &config).is_none(), "half a range frees nothing");
+        assert!(
+            origin.next_range(&pieces, 0, false, &config).is_none(),
+            "half a range frees nothing"
+        );
         settle(&mut origin, &mut pieces, 1);
-        assert_eq!(origin.next_range(&pieces, 0, false, &config).map(|(first, _)| first.get()), Some(8));
+        assert_eq!(
+            origin
+                .next_range(&pieces, 0, false, &config)
+                .map(|(first, _)| first.get()),
+            Some(8)
+        );
     }
 
     #[test]
     fn opening_brings_the_first_range() {
         let (config, mut pieces) = (Config::default(), pieces());
         let lease = origin().lease;
-        assert_eq!(Origin::new(lease.clone()).ask(None, None, &config), Some(0..config.origin_range_bytes));
-        assert_eq!(Origin::new(lease.clone()).ask(Some(1), None, &config), None, "the store has yet to say what is here");
+        assert_eq!(
+            Origin::new(lease.clone()).ask(None, None, &config),
+            Some(0..config.origin_range_bytes)
+        );
+        assert_eq!(
+            Origin::new(lease.clone()).ask(Some(1), None, &config),
+            None,
+            "the store has yet to say what is here"
+        );
         pieces.have.set(pieces.geometry.piece(0).unwrap());
         let mut origin = Origin::new(lease);
-        assert_eq!(origin.ask(Some(256 << 20), Some(&pieces), &config), Some(4 << 20..12 << 20));
+        assert_eq!(
+            origin.ask(Some(256 << 20), Some(&pieces), &config),
+            Some(4 << 20..12 << 20)
+        );
         assert_eq!(origin.ask(Some(256 << 20), Some(&pieces), &config), None, "asked once");
-        assert_eq!(origin.opened(Access::Public, false).map(|(first, count)| (first.get(), count)), Some((1, 2)));
-        assert_eq!(origin.next_range(&pieces, 0, false, &config).map(|(first, _)| first.get()), Some(3));
+        assert_eq!(
+            origin
+                .opened(Access::Public, false)
+                .map(|(first, count)| (first.get(), count)),
+            Some((1, 2))
+        );
+        assert_eq!(
+            origin
+                .next_range(&pieces, 0, false, &config)
+                .map(|(first, _)| first.get()),
+            Some(3)
+        );
     }
 
     #[test]
@@ -190,7 +237,10 @@ mod tests {
         for number in 0..16 {
             pieces.have.set(pieces.geometry.piece(number).unwrap());
         }
-        assert!(origin.next_range(&pieces, 0, true, &config).is_none(), "16 pieces of 4 MiB unpublished");
+        assert!(
+            origin.next_range(&pieces, 0, true, &config).is_none(),
+            "16 pieces of 4 MiB unpublished"
+        );
         assert!(origin.next_range(&pieces, 1, true, &config).is_some());
         assert!(origin.next_range(&pieces, 0, false, &config).is_some(), "nobody waits");
     }
@@ -199,9 +249,13 @@ mod tests {
     fn skips_what_the_swarm_brings() {
         let (mut origin, mut pieces, config) = (origin(), pieces(), Config::default());
         pieces.have.set(pieces.geometry.piece(1).unwrap());
-        let first = origin.next_range(&pieces, 0, false, &config).map(|(first, count)| (first.get(), count));
+        let first = origin
+            .next_range(&pieces, 0, false, &config)
+            .map(|(first, count)| (first.get(), count));
         assert_eq!(first, Some((0, 1)));
-        let second = origin.next_range(&pieces, 0, false, &config).map(|(first, count)| (first.get(), count));
+        let second = origin
+            .next_range(&pieces, 0, false, &config)
+            .map(|(first, count)| (first.get(), count));
         assert_eq!(second, Some((2, 2)));
     }
 

@@ -80,7 +80,11 @@ fn open_to(choice: &Choice<'_>, piece: PieceIndex) -> bool {
 }
 
 fn refused(choice: &Choice<'_>, piece: PieceIndex) -> bool {
-    choice.pieces.refused.get(&piece).is_some_and(|nodes| nodes.contains(&choice.node))
+    choice
+        .pieces
+        .refused
+        .get(&piece)
+        .is_some_and(|nodes| nodes.contains(&choice.node))
 }
 
 #[cfg(test)]

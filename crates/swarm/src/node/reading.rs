@@ -13,7 +13,9 @@ use super::origin::Origin;
 impl Node {
     /// The scheduler gave us the lease.
     pub(super) fn leased(&mut self, now: Duration, digest: Digest, lease: Lease, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
         if lease.epoch <= state.last_epoch || state.is_complete() {
             // Stale, or nothing is left to read: our next report says so.
             self.reporter.changed(digest);
@@ -23,7 +25,13 @@ impl Node {
         state.add_source(lease.source.clone());
         if state.wanted.is_none() {
             // A leased blob is wanted whole, whoever waits for it.
-            state.wanted = Some(Wanted { urgent: true, progress: now, cursor: None, asked: now, looked: None });
+            state.wanted = Some(Wanted {
+                urgent: true,
+                progress: now,
+                cursor: None,
+                asked: now,
+                looked: None,
+            });
             self.hungry.insert((false, digest));
         }
         self.open_origin(digest, lease, out);
@@ -34,7 +42,9 @@ impl Node {
 
     /// Begins a reading, under a lease or (epoch 0) on our own decision.
     pub(super) fn open_origin(&mut self, digest: Digest, lease: Lease, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
         if state.origin.is_some() {
             out.push(Output::CloseOrigin { digest });
         }
@@ -43,7 +53,9 @@ impl Node {
 
     /// The scheduler took the lease away.
     pub(super) fn revoked(&mut self, digest: Digest, epoch: u64, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
         if state.origin.as_ref().is_some_and(|origin| origin.lease.epoch <= epoch) {
             state.origin = None;
             out.push(Output::CloseOrigin { digest });
@@ -59,13 +71,23 @@ impl Node {
         (access, sequential): (Access, bool),
         out: &mut Vec<Output>,
     ) {
-        let Some(state) = self.blobs.get_mut(&blob.digest) else { return };
+        let Some(state) = self.blobs.get_mut(&blob.digest) else {
+            return;
+        };
         let Some(origin) = &mut state.origin else { return };
         if let Some((first, count)) = origin.opened(access, sequential) {
-            out.push(Output::ReadOrigin { digest: blob.digest, first, count });
+            out.push(Output::ReadOrigin {
+                digest: blob.digest,
+                first,
+                count,
+            });
         }
         let source = origin.lease.source.clone();
-        out.push(Output::Accessible { digest: blob.digest, source: Some(source.clone()), access });
+        out.push(Output::Accessible {
+            digest: blob.digest,
+            source: Some(source.clone()),
+            access,
+        });
         state.access = Some((source, access));
         if let Some(wanted) = &mut state.wanted {
             wanted.progress = now;
@@ -77,7 +99,9 @@ impl Node {
 
     /// The registry has failed us for good: the scheduler tries another reader or source, or tells those who wait.
     pub(super) fn read_failed(&mut self, digest: Digest, failure: Failure, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
         let Some(origin) = state.origin.take() else { return };
         if origin.lease.epoch > 0 && self.reporter.is_registered() {
             self.reporter.gave_back(digest, origin.lease.epoch, failure);
@@ -89,20 +113,33 @@ impl Node {
     /// Opens what is to be opened, and reads every range that may be read now.
     pub(super) fn fill_origins(&mut self, out: &mut Vec<Output>) {
         for (_, digest) in &self.hungry {
-            let Some(state) = self.blobs.get_mut(digest) else { continue };
+            let Some(state) = self.blobs.get_mut(digest) else {
+                continue;
+            };
             if let Some(origin) = &mut state.origin
                 && let Some(first) = origin.ask(state.size, state.pieces.as_ref(), &self.config)
             {
                 let lease = origin.lease.clone();
-                out.push(Output::OpenOrigin { digest: *digest, size: state.size, lease, first });
+                out.push(Output::OpenOrigin {
+                    digest: *digest,
+                    size: state.size,
+                    lease,
+                    first,
+                });
             }
             let (published, others_want) = match &state.origin {
                 Some(origin) if origin.is_open() => (state.published(), state.others_want()),
                 _ => continue,
             };
-            let (Some(origin), Some(pieces)) = (&mut state.origin, &state.pieces) else { continue };
+            let (Some(origin), Some(pieces)) = (&mut state.origin, &state.pieces) else {
+                continue;
+            };
             while let Some((first, count)) = origin.next_range(pieces, published, others_want, &self.config) {
-                out.push(Output::ReadOrigin { digest: *digest, first, count });
+                out.push(Output::ReadOrigin {
+                    digest: *digest,
+                    first,
+                    count,
+                });
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use piece::Digest;
-use wire::control::{Accusation, Failure, Lease, MAX_ENTRIES, Source};
+use wire::control::{Accusation, Failure, MAX_ENTRIES, Source};
 
 use super::Node;
 use super::event::{Ask, HoldingNow, Output, ReadingNow, Report};
@@ -41,7 +41,11 @@ enum SchedulerLink {
     /// One does, but has not answered our registration.
     Up,
     /// One knows us.
-    Registered { every: Duration, next: Duration, outstanding: Option<Duration> },
+    Registered {
+        every: Duration,
+        next: Duration,
+        outstanding: Option<Duration>,
+    },
 }
 
 impl Reporter {
@@ -97,8 +101,13 @@ impl Reporter {
 
     pub(super) fn deadline(&self) -> Option<Duration> {
         match &self.link {
-            SchedulerLink::Registered { outstanding: Some(sent), .. } => Some(*sent + REPORT_TIMEOUT),
-            SchedulerLink::Registered { next, every, .. } if self.has_news() => Some(next.saturating_sub(*every * (HEARTBEAT_FACTOR - 1))),
+            SchedulerLink::Registered {
+                outstanding: Some(sent),
+                ..
+            } => Some(*sent + REPORT_TIMEOUT),
+            SchedulerLink::Registered { next, every, .. } if self.has_news() => {
+                Some(next.saturating_sub(*every * (HEARTBEAT_FACTOR - 1)))
+            }
             SchedulerLink::Registered { next, .. } => Some(*next),
             SchedulerLink::Never | SchedulerLink::Down { .. } | SchedulerLink::Up => None,
         }
@@ -115,7 +124,9 @@ impl Reporter {
     /// Whether a report should go out now.
     fn is_due(&mut self, now: Duration) -> bool {
         let deadline = self.deadline();
-        let SchedulerLink::Registered { outstanding, .. } = &mut self.link else { return false };
+        let SchedulerLink::Registered { outstanding, .. } = &mut self.link else {
+            return false;
+        };
         if outstanding.is_some_and(|sent| now >= sent + REPORT_TIMEOUT) {
             *outstanding = None;
         }
@@ -123,7 +134,12 @@ impl Reporter {
     }
 
     fn sent(&mut self, now: Duration) {
-        if let SchedulerLink::Registered { every, next, outstanding } = &mut self.link {
+        if let SchedulerLink::Registered {
+            every,
+            next,
+            outstanding,
+        } = &mut self.link
+        {
             *next = now + *every * HEARTBEAT_FACTOR;
             *outstanding = Some(now);
         }
@@ -134,13 +150,21 @@ impl Reporter {
 impl Node {
     pub(super) fn scheduler_up(&mut self, _now: Duration, out: &mut Vec<Output>) {
         self.reporter.link = SchedulerLink::Up;
-        let holdings = self.blobs.keys().filter_map(|digest| self.holding_now(digest)).collect();
+        let holdings = self
+            .blobs
+            .keys()
+            .filter_map(|digest| self.holding_now(digest))
+            .collect();
         out.push(Output::Ask(Ask::Register { holdings }));
     }
 
     pub(super) fn registered(&mut self, now: Duration, every: Duration, out: &mut Vec<Output>) {
         let every = if every.is_zero() { REPORT_EVERY } else { every };
-        self.reporter.link = SchedulerLink::Registered { every, next: now + every, outstanding: None };
+        self.reporter.link = SchedulerLink::Registered {
+            every,
+            next: now + every,
+            outstanding: None,
+        };
         let wanted: Vec<(Digest, Source)> = self
             .hungry
             .iter()
@@ -165,11 +189,18 @@ impl Node {
         if !self.reporter.is_registered() {
             return;
         }
-        let Some(state) = self.blobs.get_mut(&digest) else { return };
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
         let size = state.size;
         let Some(wanted) = &mut state.wanted else { return };
         wanted.asked = now;
-        out.push(Output::Ask(Ask::Join { digest, size, source, urgent: wanted.urgent }));
+        out.push(Output::Ask(Ask::Join {
+            digest,
+            size,
+            source,
+            urgent: wanted.urgent,
+        }));
     }
 
     /// Sends the report that is due, if one is.
@@ -188,10 +219,15 @@ impl Node {
         };
         for digest in &changed {
             self.reporter.changed.remove(digest);
+            if let Some(state) = self.blobs.get_mut(digest) {
+                state.access = None;
+            }
         }
         // A lease lives by its reports, so a blob that is being read is in every one of them.
         let reading = self.hungry.iter().map(|(_, digest)| *digest);
-        self.reporter.changed.extend(reading.filter(|digest| self.blobs[digest].origin.is_some()));
+        self.reporter
+            .changed
+            .extend(reading.filter(|digest| self.blobs[digest].origin.is_some()));
         self.reporter.sent(now);
         out.push(Output::Ask(Ask::Report(report)));
     }
@@ -200,7 +236,9 @@ impl Node {
     fn note_lonely(&mut self, now: Duration) {
         let every = REPORT_EVERY * 2;
         for (_, digest) in &self.hungry {
-            let Some(state) = self.blobs.get_mut(digest) else { continue };
+            let Some(state) = self.blobs.get_mut(digest) else {
+                continue;
+            };
             let few = state.mates.values().filter(|mate| !mate.banned).count() < self.config.lonely_below;
             if let Some(wanted) = &mut state.wanted
                 && few
@@ -215,13 +253,24 @@ impl Node {
     pub(super) fn holding_now(&self, digest: &Digest) -> Option<HoldingNow> {
         let state = self.blobs.get(digest)?;
         let blob = state.blob(*digest)?;
-        let reading = state.origin.as_ref().and_then(|origin| {
-            let access = origin.access?;
-            let published = state.published();
+        // A blob that was read whole between two reports still says once who may read it.
+        let (epoch, source, access) = match &state.origin {
+            Some(origin) => (origin.lease.epoch, Some(&origin.lease.source), origin.access),
+            None => (
+                state.last_epoch,
+                state.access.as_ref().map(|(source, _)| source),
+                state.access.as_ref().map(|(_, a)| *a),
+            ),
+        };
+        let reading = source.zip(access).filter(|_| epoch > 0).map(|(source, access)| {
             // The last boundary is the digest itself and has no midstate.
-            let boundary = published.min(blob.geometry().count().saturating_sub(1));
-            let Lease { epoch, source, .. } = &origin.lease;
-            (*epoch > 0).then(|| ReadingNow { epoch: *epoch, boundary, source: source.clone(), access })
+            let boundary = state.published().min(blob.geometry().count().saturating_sub(1));
+            ReadingNow {
+                epoch,
+                boundary,
+                source: source.clone(),
+                access,
+            }
         });
         Some(HoldingNow {
             blob,

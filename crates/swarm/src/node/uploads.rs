@@ -50,14 +50,25 @@ impl Uploads {
     pub(super) fn ask(&mut self, id: ServeId, from: NodeId, piece: (Digest, u32, u32), out: &mut Vec<Output>) {
         let (digest, piece, pieces) = piece;
         if self.queue.len() >= self.queue_limit {
-            out.push(Output::Refuse { id, refusal: Refusal::Busy });
+            out.push(Output::Refuse {
+                id,
+                refusal: Refusal::Busy,
+            });
             return;
         }
         let times = self.served.entry(digest).or_insert_with(|| vec![0; pieces as usize])[piece as usize];
         self.arrivals += 1;
         let key = (times, self.arrivals);
         self.queue.insert((key.0, key.1, id));
-        self.waiting.insert(id, Waiting { key, from, digest, piece });
+        self.waiting.insert(
+            id,
+            Waiting {
+                key,
+                from,
+                digest,
+                piece,
+            },
+        );
         self.fill(out);
     }
 
@@ -72,28 +83,44 @@ impl Uploads {
 
     /// A neighbour is gone: nothing of it needs to wait.
     pub(super) fn gone(&mut self, node: &NodeId, out: &mut Vec<Output>) {
-        let theirs: Vec<ServeId> =
-            self.waiting.iter().filter(|(_, waiting)| waiting.from == *node).map(|(id, _)| *id).collect();
+        let theirs: Vec<ServeId> = self
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| waiting.from == *node)
+            .map(|(id, _)| *id)
+            .collect();
         for id in theirs {
             self.ended(id, out);
-            out.push(Output::Refuse { id, refusal: Refusal::Busy });
+            out.push(Output::Refuse {
+                id,
+                refusal: Refusal::Busy,
+            });
         }
     }
 
     /// The blob has left this node: what waits for it is turned down.
     pub(super) fn forget(&mut self, digest: &Digest, out: &mut Vec<Output>) {
         self.served.remove(digest);
-        let lost: Vec<ServeId> =
-            self.waiting.iter().filter(|(_, waiting)| waiting.digest == *digest).map(|(id, _)| *id).collect();
+        let lost: Vec<ServeId> = self
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| waiting.digest == *digest)
+            .map(|(id, _)| *id)
+            .collect();
         for id in lost {
             self.ended(id, out);
-            out.push(Output::Refuse { id, refusal: Refusal::NotHere });
+            out.push(Output::Refuse {
+                id,
+                refusal: Refusal::NotHere,
+            });
         }
     }
 
     fn fill(&mut self, out: &mut Vec<Output>) {
         while self.active.len() < self.slots {
-            let Some((_, _, id)) = self.queue.pop_first() else { return };
+            let Some((_, _, id)) = self.queue.pop_first() else {
+                return;
+            };
             let waiting = self.waiting.remove(&id).expect("what is queued is waiting");
             if let Some(times) = self.served.get_mut(&waiting.digest) {
                 times[waiting.piece as usize] += 1;
@@ -109,7 +136,9 @@ mod tests {
     use super::*;
 
     fn served(out: &mut Vec<Output>) -> Vec<u64> {
-        out.drain(..).filter_map(|o| if let Output::Serve { id } = o { Some(id.0) } else { None }).collect()
+        out.drain(..)
+            .filter_map(|o| if let Output::Serve { id } = o { Some(id.0) } else { None })
+            .collect()
     }
 
     #[test]
@@ -126,7 +155,11 @@ mod tests {
         for id in [3, 1, 2] {
             uploads.ended(ServeId(id), &mut out);
         }
-        assert_eq!(served(&mut out), [3, 1, 2, 4], "piece 1 has never left; then as they came");
+        assert_eq!(
+            served(&mut out),
+            [3, 1, 2, 4],
+            "piece 1 has never left; then as they came"
+        );
     }
 
     #[test]
@@ -137,7 +170,10 @@ mod tests {
         for id in 0..4 {
             uploads.ask(ServeId(id), node, (digest, 0, 1), &mut out);
         }
-        assert!(out.contains(&Output::Refuse { id: ServeId(3), refusal: Refusal::Busy }));
+        assert!(out.contains(&Output::Refuse {
+            id: ServeId(3),
+            refusal: Refusal::Busy
+        }));
         uploads.gone(&node, &mut out);
         assert!(uploads.waiting.is_empty() && uploads.queue.is_empty());
     }

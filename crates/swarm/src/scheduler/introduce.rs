@@ -37,7 +37,13 @@ impl Scheduler {
         };
         let want = self.config.neighbours.min(MAX_NEIGHBOURS).saturating_sub(linked);
         let candidates = self.candidates(now, swarm, node);
-        let chosen = choose(candidates, want, anew);
+        let mut chosen = choose(candidates, want, anew);
+        if anew && chosen.is_empty() {
+            // Everybody has been named and it was not enough: connections fail, and can be tried again.
+            self.swarms[swarm].members.forget_named(node);
+            let candidates = self.candidates(now, swarm, node);
+            chosen = choose(candidates, want, anew);
+        }
         self.name_to(swarm, node, &chosen);
         if let Some(wait) = self.swarms[swarm].members.wait_mut(node) {
             wait.moved = now;

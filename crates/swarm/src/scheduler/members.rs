@@ -117,6 +117,16 @@ impl Members {
         Some(wait)
     }
 
+    /// Those that were named to a waiting member may be named to it again: it has lost them, or not made use of them.
+    pub(super) fn forget_named(&mut self, node: NodeKey) {
+        let Some(wait) = self.waits.get_mut(&node) else { return };
+        let named = std::mem::take(&mut wait.named);
+        for other in &named {
+            self.change_degree(*other, -1);
+        }
+        self.change_degree(node, -(named.len() as i16));
+    }
+
     /// A node that does not wait is a member no longer.
     pub(super) fn remove(&mut self, node: NodeKey) {
         debug_assert!(

@@ -123,6 +123,8 @@ impl Scheduler {
         // One that has got the rest meanwhile, while this request was on its way, asks only who may read.
         if !state.members.get(node).is_some_and(|member| member.whole) {
             self.begin_wait(now, swarm, node);
+            // It may have wanted, got and lost the blob between two reports; whoever joins knows nobody.
+            self.swarms[swarm].members.forget_named(node);
         }
         let state = &mut self.swarms[swarm];
         if let Some(wait) = state.members.wait_mut(node) {

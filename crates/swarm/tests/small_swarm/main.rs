@@ -1,6 +1,9 @@
 //! Fifty nodes and a scheduler in one thread, with loss, churn and liars, from one seed: every decision is the production
 //! code's. First the faults, then the world heals, and then every download must end.
-#![allow(clippy::wildcard_enum_match_arm, reason = "the world cares about few inputs and answers")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the world cares about few inputs and answers"
+)]
 
 mod performing;
 mod world;
