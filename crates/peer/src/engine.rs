@@ -260,7 +260,7 @@ impl Loop {
                 parts.watches.tell(&digest, |seen| seen.fail(failure));
             }
             Output::Ban { node } => {
-                warn!(%node, "banned: its signature stands on a false midstate");
+                warn!(node = %identity::peer_id(node), "banned: its signature stands on a false midstate");
                 parts.transport.ban(node);
             }
         }

@@ -53,7 +53,7 @@ async fn attempt(parts: &Arc<Parts>, from: NodeId, blob: Blob, piece: PieceIndex
     parts.metrics.received_bytes(parts.roles.source_of(&from), len as u64);
     let outcome = parts.provers.prove(file, link, buffer).await;
     if outcome == Outcome::WrongBytes {
-        tracing::warn!(node = %from, digest = %blob.digest, piece = piece.get(), "a neighbour sent wrong bytes; they were not stored");
+        tracing::warn!(node = %identity::peer_id(from), digest = %blob.digest, piece = piece.get(), "a neighbour sent wrong bytes; they were not stored");
     }
     outcome
 }
