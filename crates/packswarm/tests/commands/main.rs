@@ -1,4 +1,5 @@
 //! Every command against real processes.
+#![allow(clippy::unwrap_used, reason = "the line of a failed unwrap says all in a test")]
 
 mod cluster;
 

@@ -14,6 +14,9 @@ use crate::http::Admin;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
+/// Looks in a row that must find nobody waiting: a peer that is being told joins within a moment, but until then the
+/// scheduler cannot say whether the holders of a blob are peers or seeds.
+const SETTLED: u32 = 3;
 /// Where a process serves its admin API unless told otherwise.
 const ADMIN_PORT: u16 = 7656;
 
@@ -34,23 +37,27 @@ struct Swarm {
 
 #[derive(Debug, Deserialize)]
 struct Status {
+    seeds: usize,
     peers: usize,
+    preheats: usize,
 }
 
 /// Returns when whoever was told has every blob.
 pub(super) async fn until_there(args: &Args, blobs: &[(Blob, Source)]) -> Result<(), Failure> {
     let admin = Admin::new(&admin_address(args)?)?;
     let deadline = Instant::now() + args.timeout;
+    let mut settled = 0;
     loop {
-        let Status { peers } = admin.get_as("/api/v1/status").await?;
+        let status: Status = admin.get_as("/api/v1/status").await?;
         let swarms = swarms(&admin).await?;
-        let there = |(blob, _): &&(Blob, Source)| {
-            swarms
-                .get(&blob.digest.to_string())
-                .is_some_and(|swarm| is_there(swarm, args.to, peers))
-        };
-        let done = blobs.iter().filter(there).count();
-        if done == blobs.len() {
+        let states = blobs.iter().map(|(blob, _)| {
+            let swarm = swarms.get(&blob.digest.to_string());
+            swarm.map_or(There::No, |swarm| there(swarm, args.to, &status))
+        });
+        let states: Vec<There> = states.collect();
+        let done = states.iter().filter(|state| **state != There::No).count();
+        settled = if done == blobs.len() { settled + 1 } else { 0 };
+        if settled >= SETTLED || states.iter().all(|state| *state == There::Surely) {
             return Ok(());
         }
         if Instant::now() >= deadline {
@@ -64,11 +71,24 @@ pub(super) async fn until_there(args: &Args, blobs: &[(Blob, Source)]) -> Result
     }
 }
 
-fn is_there(swarm: &Swarm, to: Target, peers: usize) -> bool {
+/// Whether a blob is where it is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    No,
+    /// Unless somebody has yet to join.
+    Presumably,
+    Surely,
+}
+
+fn there(swarm: &Swarm, to: Target, status: &Status) -> There {
     match to {
-        Target::Seeds => swarm.whole >= 1,
-        // Seeds that read it are among its nodes.
-        Target::Peers => swarm.waiting == 0 && swarm.whole == swarm.nodes && swarm.nodes >= peers,
+        Target::Seeds if swarm.whole >= 1 => There::Surely,
+        Target::Seeds => There::No,
+        Target::Peers if status.preheats > 0 || swarm.waiting > 0 || swarm.whole < swarm.nodes.max(status.peers) => {
+            There::No
+        }
+        Target::Peers if swarm.whole >= status.peers + status.seeds => There::Surely,
+        Target::Peers => There::Presumably,
     }
 }
 
@@ -106,13 +126,26 @@ mod tests {
             whole,
             waiting,
         };
-        assert!(is_there(&swarm(1, 1, 0), Target::Seeds, 8));
-        assert!(!is_there(&swarm(1, 0, 1), Target::Seeds, 8));
-        assert!(is_there(&swarm(9, 9, 0), Target::Peers, 8));
-        assert!(!is_there(&swarm(9, 8, 1), Target::Peers, 8));
-        assert!(
-            !is_there(&swarm(3, 3, 0), Target::Peers, 8),
-            "five peers have not joined yet"
+        let mut status = Status {
+            seeds: 2,
+            peers: 8,
+            preheats: 0,
+        };
+        assert_eq!(there(&swarm(1, 1, 0), Target::Seeds, &status), There::Surely);
+        assert_eq!(there(&swarm(1, 0, 1), Target::Seeds, &status), There::No);
+        assert_eq!(there(&swarm(10, 10, 0), Target::Peers, &status), There::Surely);
+        assert_eq!(there(&swarm(9, 9, 0), Target::Peers, &status), There::Presumably);
+        assert_eq!(there(&swarm(9, 8, 1), Target::Peers, &status), There::No);
+        assert_eq!(
+            there(&swarm(3, 3, 0), Target::Peers, &status),
+            There::No,
+            "five have not joined"
+        );
+        status.preheats = 1;
+        assert_eq!(
+            there(&swarm(10, 10, 0), Target::Peers, &status),
+            There::No,
+            "some are still told"
         );
     }
 }
