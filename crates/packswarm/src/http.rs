@@ -103,8 +103,13 @@ pub(crate) fn base(text: &str) -> Result<Url, HttpError> {
 /// Sends a request; anything but success is an error with the reason from its body.
 pub(crate) async fn send(request: reqwest::RequestBuilder, url: &Url) -> Result<Response, HttpError> {
     let response = request.send().await.map_err(|error| {
-        let (url, reason) = (url.clone(), sentence(&error.without_url()));
-        HttpError::Unreachable { url, reason }
+        let (url, connecting) = (url.clone(), error.is_connect());
+        let reason = sentence(&error.without_url());
+        if connecting {
+            HttpError::Unreachable { url, reason }
+        } else {
+            HttpError::Broken { url, reason }
+        }
     })?;
     let status = response.status();
     if status.is_success() {

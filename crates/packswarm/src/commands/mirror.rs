@@ -119,14 +119,15 @@ impl Mirror {
         }
     }
 
-    /// A whole body, asked for again while the mirror may yet have it.
+    /// A whole body, asked for again while the mirror may yet have it. It comes first, so where nobody answers, the address
+    /// is wrong.
     async fn whole(&self, request: impl Fn() -> RequestBuilder, url: &Url, limit: usize) -> Result<Vec<u8>, HttpError> {
         let mut pause = PAUSE;
         let mut attempt = 1;
         loop {
             let answer = async { read(send(request(), url).await?, url, limit).await }.await;
             match answer {
-                Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
+                Err(error) if attempt < ATTEMPTS && may_pass(&error) && !is_nobody(&error) => {
                     tracing::debug!(%error, attempt, "asking again");
                     tokio::time::sleep(pause).await;
                     (pause, attempt) = (pause * 2, attempt + 1);
@@ -206,6 +207,10 @@ fn body(response: Response, skip: u64) -> BoxStream<'static, Result<Bytes, Fetch
     skipping
         .filter(|chunk| std::future::ready(!matches!(chunk, Ok(chunk) if chunk.is_empty())))
         .boxed()
+}
+
+const fn is_nobody(error: &HttpError) -> bool {
+    matches!(error, HttpError::Unreachable { .. })
 }
 
 /// Whether asking again may help. Who refuses because of what was asked will refuse again.
