@@ -1,10 +1,13 @@
 //! A node that serves altered bytes harms nobody.
 
 use std::thread;
+use std::time::Duration;
 
 use e2e::clients::pull_through;
 use e2e::process::run;
-use e2e::{Cluster, Lab, Model, Options, Registry, damage, tree};
+use e2e::{Cluster, Lab, Model, Options, Registry, damage, tree, wait};
+
+const SOON: Duration = Duration::from_secs(30);
 
 #[test]
 fn altered_pieces_are_refused_and_fetched_elsewhere() {
@@ -41,9 +44,20 @@ fn altered_pieces_are_refused_and_fetched_elsewhere() {
         .map(|peer| peer.metric("packswarm_pieces_rejected_total", &[]))
         .sum();
     assert!(refused > 0.0, "nobody was offered an altered piece");
-    assert!(
-        victims.iter().any(|peer| peer.log().contains(liar.peer_id())),
-        "nobody names the liar"
-    );
+    for victim in victims
+        .iter()
+        .filter(|peer| peer.metric("packswarm_pieces_rejected_total", &[]) > 0.0)
+    {
+        assert!(
+            victim.log().contains(liar.peer_id()),
+            "{} does not name the liar",
+            victim.name()
+        );
+    }
+    // Each of them says so to the scheduler, which keeps the liar from that blob when two have.
+    wait::until_true("the scheduler's ban", SOON, || {
+        let status = cluster.scheduler.status();
+        status["complaints_wrong_bytes"].as_u64() >= Some(1) && status["banned"].as_u64() == Some(1)
+    });
     registry.assert_read_once(&model);
 }
