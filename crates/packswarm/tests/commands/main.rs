@@ -50,6 +50,61 @@ fn roles_say_when_they_are_ready_and_end_when_told() {
     }
 }
 
+/// The keys of a JSON object, which docs/cli.md must name.
+fn documented_keys(object: &Value) -> Vec<&str> {
+    let documentation = include_str!("../../../../docs/cli.md");
+    let keys: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
+    for key in &keys {
+        let named = [format!("\"{key}\""), format!("`{key}`")]
+            .iter()
+            .any(|name| documentation.contains(name));
+        assert!(named, "docs/cli.md does not name {key}");
+    }
+    keys
+}
+
+#[test]
+fn the_json_of_status_and_cache_is_what_the_documentation_says() {
+    let cluster = Cluster::start();
+    let (reference, to, mirror) = (cluster.reference(), cluster.path("pulled"), cluster.peer.mirror());
+    printed(&["pull", &reference, "-o", to.to_str().unwrap(), "--mirror", &mirror]);
+    let json = |arguments: &[&str]| -> Value { serde_json::from_str(&printed(arguments)).unwrap() };
+    let status = json(&["status", "--json", "--admin", &cluster.peer.admin()]);
+    let node = [
+        "blobs",
+        "connections",
+        "peer_id",
+        "received",
+        "role",
+        "scheduler",
+        "sent",
+        "settings",
+        "store_capacity",
+        "store_used",
+        "version",
+    ];
+    assert_eq!(documented_keys(&status), node);
+    assert_eq!(documented_keys(&status["received"]), ["peer", "registry", "seed"]);
+    let blob = [
+        "complete",
+        "digest",
+        "held",
+        "last_used",
+        "media_type",
+        "pieces",
+        "pinned",
+        "size",
+    ];
+    assert_eq!(documented_keys(&status["blobs"][0]), blob);
+    let listed = json(&["cache", "ls", "--json", "--admin", &cluster.peer.admin()]);
+    assert_eq!(
+        documented_keys(&listed[0]),
+        ["complete", "digest", "held", "media_type", "pieces", "pinned", "size"]
+    );
+    let status = json(&["status", "--json", "--admin", &cluster.scheduler.admin()]);
+    assert_eq!(documented_keys(&status).len(), 17);
+}
+
 #[test]
 fn a_configuration_is_read_again_without_a_stop() {
     let mut cluster = Cluster::start();
