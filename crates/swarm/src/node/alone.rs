@@ -60,7 +60,7 @@ impl Node {
         let elected = waited >= election && self.elected(&digest) == Some(self.me.node);
         let own = waited >= self.config.origin_wait && self.config.origin_fallback;
         if elected || own {
-            self.read_alone(digest, out);
+            self.read_alone(now, digest, out);
         }
     }
 
@@ -114,11 +114,12 @@ impl Node {
             .map(|(_, node)| node)
     }
 
-    fn read_alone(&mut self, digest: Digest, out: &mut Vec<Output>) {
+    fn read_alone(&mut self, now: Duration, digest: Digest, out: &mut Vec<Output>) {
         let Some(source) = self.blobs.get(&digest).and_then(|state| state.sources.first().cloned()) else {
             return;
         };
         self.open_origin(
+            now,
             digest,
             Lease {
                 epoch: 0,

@@ -187,7 +187,7 @@ impl Node {
             self.sweep(now, out);
         }
         self.fill_requests(now, out);
-        self.fill_origins(out);
+        self.fill_origins(now, out);
         self.send_news(now, out);
         self.send_report(now, out);
     }

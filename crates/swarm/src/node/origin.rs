@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::time::Duration;
 
 use piece::PieceIndex;
 use wire::control::{Access, Lease};
 
 use super::blob::Pieces;
 use super::config::Config;
+
+/// How long whoever takes a reading over listens first: some round trips, and the connections to make them over.
+const LISTEN: Duration = Duration::from_millis(500);
 
 /// One reading of one blob, under a lease or on this node's own decision.
 #[derive(Debug)]
@@ -16,6 +20,10 @@ pub(super) struct Origin {
     pub(super) lease: Lease,
     /// Whether the registry has been asked to open the blob.
     asked: bool,
+    /// When to begin: whoever takes a reading over first hears what others hold of it.
+    pub(super) not_before: Duration,
+    /// Set while nothing moves: then what others say they hold is read all the same.
+    pub(super) impatient: bool,
     /// The pieces that opening brings.
     first: Option<(PieceIndex, u32)>,
     /// Who may read it there, once the registry has answered.
@@ -29,8 +37,10 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    pub(super) fn new(lease: Lease) -> Self {
+    pub(super) fn new(now: Duration, lease: Lease) -> Self {
         Self {
+            not_before: if lease.resume.is_some() { now + LISTEN } else { now },
+            impatient: false,
             lease,
             asked: false,
             first: None,
@@ -43,8 +53,14 @@ impl Origin {
 
     /// The bytes to open the blob with, the first time there are any to ask for: nothing is known to be here while the size
     /// is unknown, and nothing is asked while the store has yet to say what is.
-    pub(super) fn ask(&mut self, size: Option<u64>, pieces: Option<&Pieces>, config: &Config) -> Option<Range<u64>> {
-        if self.asked {
+    pub(super) fn ask(
+        &mut self,
+        now: Duration,
+        size: Option<u64>,
+        pieces: Option<&Pieces>,
+        config: &Config,
+    ) -> Option<Range<u64>> {
+        if self.asked || now < self.not_before {
             return None;
         }
         let range = match (size, pieces) {
@@ -117,9 +133,12 @@ impl Origin {
         self.choose(pieces, config)
     }
 
-    /// Whether a piece is neither here nor on its way.
+    /// Whether a piece is neither here nor on its way, and only the registry has it.
     fn lacks(&self, pieces: &Pieces, piece: PieceIndex) -> bool {
-        !pieces.have.has(piece) && !self.reading.contains(&piece) && !pieces.in_flight.contains_key(&piece)
+        !pieces.have.has(piece)
+            && !self.reading.contains(&piece)
+            && !pieces.in_flight.contains_key(&piece)
+            && (pieces.rarity[piece.as_usize()] == 0 || self.impatient)
     }
 
     /// Sets aside the first pieces that are neither here nor on their way, as one range.
@@ -156,11 +175,14 @@ mod tests {
             repository,
             kind: Kind::Blob,
         };
-        let mut origin = Origin::new(Lease {
-            epoch: 1,
-            source,
-            resume: None,
-        });
+        let mut origin = Origin::new(
+            Duration::ZERO,
+            Lease {
+                epoch: 1,
+                source,
+                resume: None,
+            },
+        );
         origin.opened(Access::Public, false);
         origin
     }
@@ -202,21 +224,25 @@ mod tests {
         let (config, mut pieces) = (Config::default(), pieces());
         let lease = origin().lease;
         assert_eq!(
-            Origin::new(lease.clone()).ask(None, None, &config),
+            Origin::new(Duration::ZERO, lease.clone()).ask(Duration::ZERO, None, None, &config),
             Some(0..config.origin_range_bytes)
         );
         assert_eq!(
-            Origin::new(lease.clone()).ask(Some(1), None, &config),
+            Origin::new(Duration::ZERO, lease.clone()).ask(Duration::ZERO, Some(1), None, &config),
             None,
             "the store has yet to say what is here"
         );
         pieces.have.set(pieces.geometry.piece(0).unwrap());
-        let mut origin = Origin::new(lease);
+        let mut origin = Origin::new(Duration::ZERO, lease);
         assert_eq!(
-            origin.ask(Some(256 << 20), Some(&pieces), &config),
+            origin.ask(Duration::ZERO, Some(256 << 20), Some(&pieces), &config),
             Some(4 << 20..12 << 20)
         );
-        assert_eq!(origin.ask(Some(256 << 20), Some(&pieces), &config), None, "asked once");
+        assert_eq!(
+            origin.ask(Duration::ZERO, Some(256 << 20), Some(&pieces), &config),
+            None,
+            "asked once"
+        );
         assert_eq!(
             origin
                 .opened(Access::Public, false)
@@ -257,6 +283,40 @@ mod tests {
             .next_range(&pieces, 0, false, &config)
             .map(|(first, count)| (first.get(), count));
         assert_eq!(second, Some((2, 2)));
+    }
+
+    #[test]
+    fn what_a_neighbour_holds_is_not_read_while_things_move() {
+        let (mut origin, mut pieces, config) = (origin(), pieces(), Config::default());
+        pieces.rarity[0] = 1;
+        assert_eq!(
+            origin
+                .next_range(&pieces, 0, false, &config)
+                .map(|(first, _)| first.get()),
+            Some(1)
+        );
+        origin.impatient = true;
+        assert_eq!(
+            origin
+                .next_range(&pieces, 0, false, &config)
+                .map(|(first, _)| first.get()),
+            Some(0)
+        );
+    }
+
+    #[test]
+    fn whoever_takes_over_listens_first() {
+        let midstate = piece::Midstate::START;
+        let lease = Lease {
+            resume: Some(wire::control::Resume { boundary: 1, midstate }),
+            ..origin().lease
+        };
+        let (mut origin, config) = (Origin::new(Duration::ZERO, lease), Config::default());
+        assert_eq!(
+            origin.ask(Duration::ZERO, Some(256 << 20), Some(&pieces()), &config),
+            None
+        );
+        assert!(origin.ask(LISTEN, Some(256 << 20), Some(&pieces()), &config).is_some());
     }
 
     #[test]

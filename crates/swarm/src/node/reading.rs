@@ -10,6 +10,9 @@ use super::blob::Wanted;
 use super::event::Output;
 use super::origin::Origin;
 
+/// After this long without any piece, the registry is asked even for what neighbours say they hold.
+const IMPATIENCE: Duration = Duration::from_secs(3);
+
 impl Node {
     /// The scheduler gave us the lease.
     pub(super) fn leased(&mut self, now: Duration, digest: Digest, lease: Lease, out: &mut Vec<Output>) {
@@ -34,21 +37,21 @@ impl Node {
             });
             self.hungry.insert((false, digest));
         }
-        self.open_origin(digest, lease, out);
+        self.open_origin(now, digest, lease, out);
         if let Some(size) = self.blobs.get(&digest).and_then(|state| state.size) {
             self.learn_size(digest, size, None, out);
         }
     }
 
     /// Begins a reading, under a lease or (epoch 0) on our own decision.
-    pub(super) fn open_origin(&mut self, digest: Digest, lease: Lease, out: &mut Vec<Output>) {
+    pub(super) fn open_origin(&mut self, now: Duration, digest: Digest, lease: Lease, out: &mut Vec<Output>) {
         let Some(state) = self.blobs.get_mut(&digest) else {
             return;
         };
         if state.origin.is_some() {
             out.push(Output::CloseOrigin { digest });
         }
-        state.origin = Some(Origin::new(lease));
+        state.origin = Some(Origin::new(now, lease));
     }
 
     /// The scheduler took the lease away.
@@ -111,13 +114,16 @@ impl Node {
     }
 
     /// Opens what is to be opened, and reads every range that may be read now.
-    pub(super) fn fill_origins(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn fill_origins(&mut self, now: Duration, out: &mut Vec<Output>) {
         for (_, digest) in &self.hungry {
             let Some(state) = self.blobs.get_mut(digest) else {
                 continue;
             };
+            if let (Some(origin), Some(wanted)) = (&mut state.origin, &state.wanted) {
+                origin.impatient = now.saturating_sub(wanted.progress) >= IMPATIENCE;
+            }
             if let Some(origin) = &mut state.origin
-                && let Some(first) = origin.ask(state.size, state.pieces.as_ref(), &self.config)
+                && let Some(first) = origin.ask(now, state.size, state.pieces.as_ref(), &self.config)
             {
                 let lease = origin.lease.clone();
                 out.push(Output::OpenOrigin {
