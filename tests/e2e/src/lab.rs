@@ -1,7 +1,7 @@
 //! A directory and a turn for one test.
 
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,8 +30,7 @@ impl Lab {
     pub fn new(name: &str) -> Self {
         let all = workspace().join("target/e2e");
         fs::create_dir_all(&all).expect("target/ is writable");
-        let turn = File::create(all.join("turn")).expect("target/ is writable");
-        turn.lock().expect("the filesystem has locks");
+        let turn = take_turn(&all.join("turn"), name);
         for entry in fs::read_dir(&all).expect("the directory was just made").flatten() {
             if entry.path().is_dir() {
                 // Somebody may still look at it; the next lab tries again.
@@ -104,6 +103,25 @@ impl Drop for Root {
             }
         }
     }
+}
+
+/// Waits until no other test has the lab, whichever process it is in.
+fn take_turn(path: &Path, name: &str) -> File {
+    let open = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path);
+    let mut turn = open.expect("target/ is writable");
+    if turn.try_lock().is_err() {
+        eprintln!("{name} waits for {}", fs::read_to_string(path).unwrap_or_default());
+        turn.lock().expect("the filesystem has locks");
+    }
+    let holder = format!("{name} (process {})", std::process::id());
+    let noted = turn.set_len(0).and_then(|()| turn.write_all(holder.as_bytes()));
+    noted.expect("target/ is writable");
+    turn
 }
 
 /// The end of a log, in whole lines.
