@@ -1,5 +1,5 @@
 //! SHA-256's compression of two independent chains at once. One chain is bound by the latency of `sha256rnds2` (4 cycles, each
-//! needs the last one's result); the second one fills its gaps, for 1.6 to 1.8 times the throughput of a core
+//! needs the last one's result); the second one fills its gaps, for 1.5 to 1.8 times the throughput of a core
 //! (`benches/verify.rs`). A third and a fourth gain nothing reliable: by then the unit is busy, and there are only sixteen
 //! registers.
 //!
