@@ -1,5 +1,6 @@
 //! A whole cluster of separate processes.
 
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -117,5 +118,6 @@ pub fn setup(lab: &Lab, role: Role, name: &str, config: &str, key: &Path) -> Set
         config: lab.file(format!("{name}.toml"), config),
         key: key.to_owned(),
         schedulers: Vec::new(),
+        ip: Ipv4Addr::LOCALHOST.into(),
     }
 }

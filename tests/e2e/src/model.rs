@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::http::Request;
 use crate::lab::workspace;
 use crate::process::run;
-use crate::registry::{Readers, Registry};
+use crate::registry::{Registry, Service};
 use crate::{Lab, artifact, tree};
 
 /// Part of every cache entry's name. Count it up when what is below makes something else.
@@ -255,7 +255,7 @@ fn build(lab: &Lab, dir: &Path) {
 
 /// A registry to push to, whose storage is `dir`.
 pub(crate) fn pushing(lab: &Lab, dir: &Path) -> Registry {
-    Registry::on(&lab.dir("pushing"), "pushing", dir, &lab.log("pushing"), Readers::All)
+    Registry::on(&lab.dir("pushing"), "pushing", dir, &lab.log("pushing"), Service::Open)
 }
 
 /// Notes what the registry serves under the tag.

@@ -1,7 +1,7 @@
 //! One node of a cluster: a `packswarm` process with a data directory that outlives it.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -56,6 +56,8 @@ pub struct Setup {
     pub key: PathBuf,
     /// Schedulers to join.
     pub schedulers: Vec<SocketAddr>,
+    /// Where it listens, each time.
+    pub ip: IpAddr,
 }
 
 /// A node, running or killed.
@@ -114,6 +116,12 @@ impl Node {
             "{} ended with {status} after SIGTERM",
             self.setup.name
         );
+        self.process = None;
+    }
+
+    /// Waits until it has ended, however.
+    pub fn wait_ended(&mut self, limit: Duration) {
+        self.running_mut().wait(limit);
         self.process = None;
     }
 
@@ -241,7 +249,7 @@ impl Node {
 
 /// The command that starts a node.
 pub fn command(setup: &Setup, listen: Option<SocketAddr>) -> Command {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let any = SocketAddr::new(setup.ip, 0);
     let mut command = Command::new(binary());
     command
         .arg(setup.role.name())

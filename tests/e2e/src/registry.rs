@@ -25,46 +25,48 @@ pub struct Registry {
     process: Process,
     address: SocketAddr,
     access: PathBuf,
+    certificate: PathBuf,
 }
 
-/// Who may read it.
+/// How it is reached, and by whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readers {
-    /// Everybody.
-    All,
-    /// [`USER`] with [`PASSWORD`].
-    Known,
+pub enum Service {
+    /// By everybody, with plain HTTP.
+    Open,
+    /// By [`USER`] with [`PASSWORD`], with plain HTTP.
+    Private,
+    /// By everybody, with TLS; its certificate is from nobody whom anybody trusts.
+    Encrypted,
 }
 
 impl Registry {
     /// A registry with these models, for everybody.
     pub fn start(lab: &Lab, models: &[&Model]) -> Self {
-        Self::named(lab, "registry", models, Readers::All)
+        Self::named(lab, "registry", models, Service::Open)
     }
 
     /// A registry under a name, which its files in the lab have.
-    pub fn named(lab: &Lab, name: &str, models: &[&Model], readers: Readers) -> Self {
+    pub fn named(lab: &Lab, name: &str, models: &[&Model], service: Service) -> Self {
         let root = lab.dir(format!("{name}-storage"));
         for model in models {
             link_tree(model.storage(), &root);
         }
-        Self::on(&lab.dir(name), name, &root, &lab.log(name), readers)
+        Self::on(&lab.dir(name), name, &root, &lab.log(name), service)
     }
 
     /// A registry on a storage directory, whose own files go to `dir`.
-    pub(crate) fn on(dir: &Path, name: &str, storage: &Path, log: &Path, readers: Readers) -> Self {
-        let passwords = dir.join("htpasswd");
-        fs::write(&passwords, HTPASSWD).expect("the lab is writable");
-        let auth = match readers {
-            Readers::All => String::new(),
-            Readers::Known => format!("auth: {{htpasswd: {{realm: e2e, path: {passwords:?}}}}}\n"),
+    pub(crate) fn on(dir: &Path, name: &str, storage: &Path, log: &Path, service: Service) -> Self {
+        let (auth, tls) = match service {
+            Service::Open => (String::new(), String::new()),
+            Service::Private => (private(dir), String::new()),
+            Service::Encrypted => (String::new(), encrypted(dir)),
         };
         let config = dir.join("config.yml");
         let text = format!(
             "version: 0.1\n\
              log: {{level: info, accesslog: {{disabled: false}}}}\n\
              storage: {{filesystem: {{rootdirectory: {storage:?}}}, maintenance: {{uploadpurging: {{enabled: false}}}}}}\n\
-             http: {{addr: '127.0.0.1:0', secret: e2e}}\n{auth}"
+             http: {{addr: '127.0.0.1:0', secret: e2e{tls}}}\n{auth}"
         );
         fs::write(&config, text).expect("the lab is writable");
         let access = dir.join("access.log");
@@ -74,13 +76,19 @@ impl Registry {
         let address = wait::until("the registry's start", SOON, || {
             let log = process.log();
             let (_, rest) = log.split_once("listening on ")?;
-            rest.split(['"', ' ']).next()?.parse().ok()
+            rest.split(['"', ' ', ',']).next()?.parse().ok()
         });
         Self {
             process,
             address,
             access,
+            certificate: dir.join("cert.pem"),
         }
+    }
+
+    /// The certificate of an encrypted one. It is for `localhost`.
+    pub fn certificate(&self) -> &Path {
+        &self.certificate
     }
 
     /// Where it listens.
@@ -139,6 +147,22 @@ impl Registry {
     pub fn stop(&mut self) {
         self.process.kill();
     }
+}
+
+/// The configuration of a private registry.
+fn private(dir: &Path) -> String {
+    let passwords = dir.join("htpasswd");
+    fs::write(&passwords, HTPASSWD).expect("the lab is writable");
+    format!("auth: {{htpasswd: {{realm: e2e, path: {passwords:?}}}}}\n")
+}
+
+/// The configuration of an encrypted registry.
+fn encrypted(dir: &Path) -> String {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("the name is valid");
+    let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+    fs::write(&certificate, made.cert.pem()).expect("the lab is writable");
+    fs::write(&key, made.key_pair.serialize_pem()).expect("the lab is writable");
+    format!(", tls: {{certificate: {certificate:?}, key: {key:?}}}")
 }
 
 /// Adds the files below `from` to `to`, without copying what is large.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use e2e::clients::pull_through;
 use e2e::http::{Request, Response};
 use e2e::process::run;
-use e2e::registry::{PASSWORD, Readers, USER};
+use e2e::registry::{PASSWORD, Service, USER};
 use e2e::{Cluster, Lab, Model, Options, Registry, Throttle, memory, tree, wait};
 
 const MIB: u64 = 1 << 20;
@@ -295,7 +295,7 @@ fn a_download_that_its_client_left_is_there_for_the_next() {
 fn a_private_repository_is_refused_unless_the_operator_says_otherwise() {
     let lab = Lab::new("private");
     let model = Model::small(&lab);
-    let registry = Registry::named(&lab, "registry", &[&model], Readers::Known);
+    let registry = Registry::named(&lab, "registry", &[&model], Service::Private);
     let address = registry.address();
     let credentials = lab.file("credentials", &format!("{USER}:{PASSWORD}\n"));
     fs::set_permissions(&credentials, Permissions::from_mode(0o600)).expect("it is ours");
