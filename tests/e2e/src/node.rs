@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,9 +120,10 @@ impl Node {
     }
 
     /// Waits until it has ended, however.
-    pub fn wait_ended(&mut self, limit: Duration) {
-        self.running_mut().wait(limit);
+    pub fn wait_ended(&mut self, limit: Duration) -> ExitStatus {
+        let status = self.running_mut().wait(limit);
         self.process = None;
+        status
     }
 
     /// What tests and logs call it.

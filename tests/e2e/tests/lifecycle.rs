@@ -60,7 +60,7 @@ fn a_stopping_peer_finishes_what_clients_are_being_sent() {
     let mut rest = Vec::new();
     under_way.read_to_end(&mut rest).expect("it is sent to its end");
     assert_eq!(rest.len() as u64, blob.size - 1);
-    cluster.peers[0].stop();
+    assert!(cluster.peers[0].wait_ended(SOON).success());
     // Who does not want to wait for a client that does not read, says so twice.
     cluster.peers[0].restart();
     let _idle = open(&cluster.peers[0]);
@@ -69,7 +69,8 @@ fn a_stopping_peer_finishes_what_clients_are_being_sent() {
         Request::get(cluster.peers[0].mirror(), "/v2/").try_send().is_err()
     });
     cluster.peers[0].process().terminate();
-    cluster.peers[0].wait_ended(Duration::from_secs(2));
+    let status = cluster.peers[0].wait_ended(Duration::from_secs(2));
+    assert!(!status.success(), "something was cut off");
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn a_tag_that_moved_is_noticed_within_its_time() {
     let lab = Lab::new("moved-tag");
     let model = Model::small(&lab);
     let registry = Registry::start(&lab, &[&model]);
-    let [nodes, scheduler] = ["[registry]\ntag_ttl = \"2s\"\n", "[scheduling]\ntag_ttl = \"2s\"\n"];
+    let [nodes, scheduler] = ["[registry]\ntag_ttl = \"2s\"\n", "[swarm]\ntag_ttl = \"2s\"\n"];
     let options = Options {
         seeds: 1,
         peers: 2,
