@@ -1,12 +1,14 @@
 //! Processes are killed at any moment, and pulls finish.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use e2e::clients::pull_through;
+use e2e::cluster::{keygen, setup};
 use e2e::process::run;
-use e2e::{Cluster, Lab, Model, Node, Options, Registry, Throttle, tree, wait};
+use e2e::{Cluster, Lab, Model, Node, Options, Registry, Role, Throttle, tree, wait};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -207,6 +209,30 @@ fn without_a_scheduler_pulls_go_on_and_new_ones_find_each_other() {
         pull(&cluster.peers[3], model);
         registry.assert_read_once(model);
     }
+}
+
+#[test]
+fn nodes_that_know_no_scheduler_find_each_other_by_one_address() {
+    let lab = Lab::new("no-scheduler");
+    let model = Model::small(&lab);
+    let registry = Registry::start(&lab, &[&model]);
+    let (key, memory) = (keygen(&lab, "cluster.key"), Arc::default());
+    let seed = Node::start(setup(&lab, Role::Seed, "seed", "", &key), &memory);
+    let config = format!("bootstrap = [\"{}\"]\n", seed.control());
+    let peers = ["a", "b"].map(|name| Node::start(setup(&lab, Role::Peer, name, &config, &key), &memory));
+    for peer in &peers {
+        peer.wait_log("connected", SOON);
+        let to = lab.path(format!("pulled-{}", peer.name()));
+        run(&mut pull_through(
+            &lab,
+            peer.mirror(),
+            &model.reference(registry.address()),
+            &to,
+        ));
+        tree::assert_same(&model.files(), &to);
+    }
+    registry.assert_read_once(&model);
+    assert!(peers[1].received("peer") > 0, "the second found the first as well");
 }
 
 /// Pieces of a blob, by a node's status.
