@@ -16,7 +16,7 @@ use crate::access::Verdict;
 use crate::cursors::Cursor;
 use crate::parts::Parts;
 use crate::upstream;
-use crate::watch::Watch;
+use crate::watch::{Seen, Watch};
 
 /// One slice of a body: large enough that system calls do not matter, small enough to share a socket fairly.
 const SLICE: u64 = 1 << 20;
@@ -125,7 +125,8 @@ impl Swarmed {
         self.parts.file(digest).filter(BlobFile::is_complete)
     }
 
-    /// Wants the blob, and waits until its size is known.
+    /// Wants the blob, and waits until its size is known and the store has taken it in: what the store has no room for is
+    /// refused, not begun and cut.
     async fn fetch(
         &self,
         source: &Source,
@@ -135,7 +136,8 @@ impl Swarmed {
         let mut watch = self.parts.watches.of(digest);
         let failures = watch.now().failures;
         self.parts.engine.want(*digest, size, source.clone(), true).await;
-        let ready = watch.until(|seen| seen.blob.is_some() || seen.failures > failures);
+        let placed = |seen: &Seen| seen.opened || seen.complete || self.parts.file(digest).is_some();
+        let ready = watch.until(|seen| seen.failures > failures || (seen.blob.is_some() && placed(seen)));
         let seen = tokio::time::timeout(SIZE_WAIT, ready).await.map_err(|_| Failure {
             status: 504,
             message: format!(

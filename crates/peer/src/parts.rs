@@ -76,6 +76,7 @@ impl Parts {
                         remember_source(&file, source);
                     }
                     parts.files.keep(file.clone());
+                    parts.watches.tell(&blob.digest, |seen| seen.opened = true);
                     Input::Opened {
                         blob,
                         bits: file.bitfield(),

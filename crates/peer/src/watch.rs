@@ -12,6 +12,8 @@ use wire::control::Failure;
 pub(crate) struct Seen {
     /// Known once somebody told its size.
     pub(crate) blob: Option<Blob>,
+    /// The store has taken it in, so that its pieces have a place.
+    pub(crate) opened: bool,
     /// Its media type, if the registry or a neighbour told.
     pub(crate) media_type: Option<String>,
     /// Pieces that came to rest since the watch began: only its change matters.
@@ -28,6 +30,7 @@ impl Seen {
     /// Another attempt has failed.
     pub(crate) fn fail(&mut self, failure: Failure) {
         self.failures += 1;
+        self.opened = false;
         self.failure = Some(failure);
     }
 

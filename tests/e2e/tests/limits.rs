@@ -25,6 +25,12 @@ fn a_blob_larger_than_the_store_is_refused_and_others_are_served() {
         },
     );
     let peer = &cluster.peers[0];
+    let path = format!(
+        "/v2/{}/blobs/{}?ns={}",
+        large.repository(),
+        large.largest().digest,
+        registry.address()
+    );
     let to = lab.path("large");
     let said = output(&mut pull_through(
         &lab,
@@ -35,6 +41,11 @@ fn a_blob_larger_than_the_store_is_refused_and_others_are_served() {
     assert!(!said.status.success(), "96 MiB in a store of 40");
     let words = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(words.contains("store"), "{words}");
+    // By its status, and not by a body that is cut: nobody else has begun either.
+    for peer in &cluster.peers {
+        let refused = Request::get(peer.mirror(), &path).send();
+        assert_eq!(refused.status, 507, "{}", refused.text());
+    }
     assert!(!to.join(large.largest().path.as_ref().expect("a raw layer")).exists());
     for peer in &cluster.peers {
         let to = lab.path(format!("fitting-{}", peer.name()));
