@@ -204,7 +204,7 @@ pub struct Lease {
     /// Where to read.
     #[n(1)]
     pub source: Source,
-    /// Where to go on: the last published boundary and its midstate. Absent: at the start.
+    /// Where to go on: the last published boundary that is known, and its midstate. Absent: nobody has read the blob before.
     #[n(2)]
     pub resume: Option<Resume>,
 }

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use piece::Digest;
+use piece::{Digest, Midstate};
 use wire::control::{Access, Failure, Reading, Repository, Resume};
 
 use super::Scheduler;
@@ -157,7 +157,15 @@ impl Scheduler {
             self.memberships += 1;
             self.nodes[reader].swarms.insert(swarm);
         }
-        let resume = state.published.map(|(resume, _)| resume);
+        // Reports lag behind what readers publish: whoever follows one hears what others hold before it reads anything.
+        let from_start = Resume {
+            boundary: 0,
+            midstate: Midstate::START,
+        };
+        let resume = match state.published {
+            Some((resume, _)) => Some(resume),
+            None => (state.epoch > 0).then_some(from_start),
+        };
         let lease = Lease {
             holder: reader,
             epoch,

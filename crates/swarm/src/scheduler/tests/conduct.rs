@@ -77,7 +77,8 @@ fn a_forging_reader_loses_its_lease_and_gets_no_other() {
     assert_eq!(next, *seeds.iter().find(|seed| **seed != forger).unwrap());
     let told = cluster.updates(next, blob.digest);
     let lease = told.iter().find_map(|told| told.lease.clone()).unwrap();
-    assert_eq!(lease.resume, None, "nobody goes on from a forger's midstate");
+    let from = lease.resume.map(|resume| (resume.boundary, resume.midstate));
+    assert_eq!(from, Some((0, Midstate::START)), "nobody goes on from a forger's midstate");
     assert!(
         cluster
             .updates(forger, blob.digest)

@@ -110,6 +110,21 @@ fn size_and_access_reach_those_who_wait_as_soon_as_the_reader_knows() {
 }
 
 #[test]
+fn who_follows_a_reader_that_had_no_time_to_report_is_told_that_there_was_one() {
+    let (mut cluster, seeds, peers) = cluster();
+    let blob = blob("a");
+    cluster.join(peers[0], blob, "model");
+    let (reader, epoch) = cluster.scheduler.lease_of(&blob.digest).unwrap();
+    cluster.out.clear();
+    cluster.handle(Input::Disconnected(reader));
+    let next = *seeds.iter().find(|seed| **seed != reader).unwrap();
+    let lease = cluster.update(next, blob.digest).lease.unwrap();
+    assert!(lease.epoch > epoch);
+    let resume = lease.resume.unwrap();
+    assert_eq!((resume.boundary, resume.midstate), (0, Midstate::START));
+}
+
+#[test]
 fn a_reader_that_dies_is_followed_at_the_last_published_boundary() {
     let (mut cluster, seeds, peers) = cluster();
     let blob = blob("a");
