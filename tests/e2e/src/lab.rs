@@ -93,7 +93,13 @@ impl Lab {
 impl Drop for Root {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for log in self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            for log in self
+                .logs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+                .filter(|log| log.exists())
+            {
                 let name = log.strip_prefix(self.dir.path()).unwrap_or(log);
                 eprintln!("--- {} ---\n{}", name.display(), tail(log));
             }

@@ -7,8 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt;
+
 /// Taken through at a time: small, so that connections take turns.
 const CHUNK: usize = 64 << 10;
+
+/// Bytes of each socket's buffers, so that what the registry has written is soon read by somebody: on a real link no more
+/// than bandwidth times round trip is in between.
+const BUFFER: usize = 128 << 10;
 
 /// Runs until it is dropped. Connections end with the programs at their ends.
 #[derive(Debug)]
@@ -71,6 +77,12 @@ impl Drop for Throttle {
 }
 
 fn join(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) {
+    for socket in [&client, &server] {
+        let small = sockopt::set_socket_recv_buffer_size(socket, BUFFER);
+        small
+            .and_then(|()| sockopt::set_socket_send_buffer_size(socket, BUFFER))
+            .expect("sockets have buffers");
+    }
     let clones = client.try_clone().and_then(|client| Ok((client, server.try_clone()?)));
     let (to_client, from_server) = clones.expect("the process may have more files");
     std::thread::spawn(move || copy(client, server, |_| ()));

@@ -20,7 +20,7 @@ const RATE: u64 = 48 * MIB;
 const READ_AHEAD: u64 = 16 * MIB;
 const NODES: &str = "[origin]\nread_ahead = \"16MiB\"\n";
 /// Bytes that the registry has written and nobody has read: in the buffers of a few connections, through a proxy.
-const IN_BUFFERS: u64 = 12 * MIB;
+const IN_BUFFERS: u64 = 6 * MIB;
 
 #[test]
 fn a_killed_peer_keeps_its_pieces_and_fetches_only_the_rest() {
