@@ -101,6 +101,7 @@ impl Model {
             fs::write(new.join("name"), name).expect("target/ is writable");
             make(&new);
             save_manifest(lab, &new, name);
+            share_files(&new);
             fs::rename(&new, &dir).expect("target/ is writable");
         }
         let manifest = fs::read(dir.join("manifest.json")).expect("the cache is whole; remove target/e2e-cache");
@@ -266,6 +267,23 @@ fn save_manifest(lab: &Lab, dir: &Path, name: &str) {
     let answer = Request::get(registry.address(), &path).header("Accept", accept).send();
     assert_eq!(answer.status, 200, "{}", answer.text());
     fs::write(dir.join("manifest.json"), &answer.body).expect("target/ is writable");
+}
+
+/// Has the registry's storage and the model's directory share what is large and the same.
+fn share_files(dir: &Path) {
+    let manifest = fs::read(dir.join("manifest.json")).expect("it was just written");
+    for blob in blobs(&manifest).iter().filter(|blob| blob.size > MIB) {
+        let Some(path) = &blob.path else { continue };
+        let file = dir.join("files").join(path);
+        assert_eq!(tree::digest_of(&file), blob.digest, "{path} was pushed as it is");
+        let data = format!(
+            "docker/registry/v2/blobs/sha256/{}/{}/data",
+            &blob.hex()[..2],
+            blob.hex()
+        );
+        let shared = fs::remove_file(dir.join(&data)).and_then(|()| fs::hard_link(&file, dir.join(&data)));
+        shared.expect("the registry keeps a blob in a file");
+    }
 }
 
 fn blobs(manifest: &[u8]) -> Vec<Blob> {

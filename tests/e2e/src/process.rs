@@ -133,11 +133,12 @@ pub fn output(command: &mut Command) -> Output {
         .spawn();
     let mut child = spawned.unwrap_or_else(|error| panic!("{command:?} does not start: {error}; see tests/install"));
     let (out, err) = (collect(child.stdout.take()), collect(child.stderr.take()));
+    let limit = if crate::long() { RUN * 4 } else { RUN };
     let began = Instant::now();
     let ended = loop {
         match child.try_wait().expect("it is our child") {
             Some(status) => break Some(status),
-            None if began.elapsed() > RUN => break None,
+            None if began.elapsed() > limit => break None,
             None => std::thread::sleep(Duration::from_millis(5)),
         }
     };
@@ -147,7 +148,7 @@ pub fn output(command: &mut Command) -> Output {
     let [stdout, stderr] = [out, err].map(|output| output.join().expect("reading does not panic"));
     let Some(status) = ended else {
         let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-        panic!("{command:?} has not ended after {} s:\n{out}\n{err}", RUN.as_secs());
+        panic!("{command:?} has not ended after {} s:\n{out}\n{err}", limit.as_secs());
     };
     Output { status, stdout, stderr }
 }
