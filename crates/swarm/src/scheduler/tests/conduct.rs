@@ -78,7 +78,11 @@ fn a_forging_reader_loses_its_lease_and_gets_no_other() {
     let told = cluster.updates(next, blob.digest);
     let lease = told.iter().find_map(|told| told.lease.clone()).unwrap();
     let from = lease.resume.map(|resume| (resume.boundary, resume.midstate));
-    assert_eq!(from, Some((0, Midstate::START)), "nobody goes on from a forger's midstate");
+    assert_eq!(
+        from,
+        Some((0, Midstate::START)),
+        "nobody goes on from a forger's midstate"
+    );
     assert!(
         cluster
             .updates(forger, blob.digest)
