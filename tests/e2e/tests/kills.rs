@@ -8,7 +8,7 @@ use std::time::Duration;
 use e2e::clients::pull_through;
 use e2e::cluster::{keygen, setup};
 use e2e::process::run;
-use e2e::{Cluster, Lab, Model, Node, Options, Registry, Role, Throttle, tree, wait};
+use e2e::{Cluster, Lab, Model, Node, Options, Process, Registry, Role, Throttle, tree, wait};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -142,6 +142,70 @@ fn kill_reader(lab: &Lab, model: &Model, registry: &Registry, round: usize, at: 
     }
     drop(cluster);
     std::fs::remove_dir_all(lab.path("")).expect("nothing uses it any more");
+}
+
+#[test]
+fn after_a_blackout_of_all_nodes_the_rest_is_read_and_nothing_twice() {
+    let lab = Lab::new("blackout");
+    let model = Model::one_file(&lab, 160);
+    let registry = Registry::start(&lab, &[&model]);
+    let link = Throttle::start(registry.address(), RATE);
+    let options = Options {
+        seeds: 1,
+        peers: 2,
+        seed_config: NODES,
+        peer_config: NODES,
+        ..Options::default()
+    };
+    let mut cluster = Cluster::start(&lab, &options);
+    let reference = model.reference(link.address());
+    let blob = model.largest();
+    let begin = |peer: &Node| {
+        let mut command = pull_through(
+            &lab,
+            peer.mirror(),
+            &reference,
+            &lab.path(peer.name().to_owned() + "-pulled"),
+        );
+        Process::start("doomed", &mut command, &lab.log("doomed"))
+    };
+    let doomed: Vec<_> = cluster.peers.iter().map(begin).collect();
+    wait::until_true("half of it", SOON, || {
+        cluster.seeds[0].received("registry") > blob.size / 2
+    });
+    for node in [&mut cluster.scheduler]
+        .into_iter()
+        .chain(&mut cluster.seeds)
+        .chain(&mut cluster.peers)
+    {
+        node.kill();
+    }
+    drop(doomed);
+    for node in [&mut cluster.scheduler]
+        .into_iter()
+        .chain(&mut cluster.seeds)
+        .chain(&mut cluster.peers)
+    {
+        node.restart();
+    }
+    cluster.wait_joined(3);
+    thread::scope(|threads| {
+        for peer in &cluster.peers {
+            let to = lab.path(format!("{}-pulled", peer.name()));
+            let mut command = pull_through(&lab, peer.mirror(), &reference, &to);
+            let files = model.files();
+            threads.spawn(move || {
+                run(&mut command);
+                tree::assert_same(&files, &to);
+            });
+        }
+    });
+    wait::until_true("the registry's log", SOON, || {
+        registry.bytes_of(&blob.digest) >= blob.size
+    });
+    let again = registry.bytes_of(&blob.digest) - blob.size;
+    // What was on its way into the seed, at most: what it had proven is on its disk.
+    assert!(again <= READ_AHEAD + IN_BUFFERS, "{again} bytes were read again");
 }
 
 #[test]
