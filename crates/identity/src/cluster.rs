@@ -16,7 +16,7 @@ use subtle::{Choice, ConstantTimeEq as _};
 use wire::exchange::Proof;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::key_file::{self, KeyError};
+use crate::key_file::{self, KeyError, Readers};
 use crate::node_key::random;
 
 /// Separate one derived key from the other (RFC 5869, `info`).
@@ -94,12 +94,12 @@ impl ClusterKeys {
         }
     }
 
-    /// The keys in a file that nobody but its owner can read.
+    /// The keys in a file that nobody but its owner and its group can read.
     ///
     /// # Errors
     /// If it cannot be read, is open to others, or holds no keys.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let text = key_file::read(path)?;
+        let text = key_file::read(path, Readers::Group)?;
         Self::parse(&text).map_err(|source| KeyError::ClusterKey {
             path: path.to_owned(),
             source,
@@ -297,18 +297,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cluster.key");
         fs::write(&path, &text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(
-            ClusterKeys::load(&path),
-            Err(KeyError::Mode { mode: 0o644, .. })
-        ));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
-        assert!(
+        let load = |mode| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             ClusterKeys::load(&path)
-                .unwrap()
-                .pnet_keys()
-                .eq(keys(&text).pnet_keys())
-        );
+        };
+        for open in [0o644, 0o604, 0o620, 0o601] {
+            assert!(matches!(load(open), Err(KeyError::Mode { mode, .. }) if mode == open));
+        }
+        // As kept by hand, and as systemd and Kubernetes hand it to a service.
+        for closed in [0o400, 0o600, 0o440, 0o640] {
+            assert!(load(closed).unwrap().pnet_keys().eq(keys(&text).pnet_keys()));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Secrets in files: readable by their owner only, and never half written.
+//! Secrets in files: closed to whoever has no business with them, and never half written.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -32,13 +33,15 @@ pub enum KeyError {
         /// What the system says.
         source: io::Error,
     },
-    /// Others than its owner may use the file.
-    #[error("the key file {} is open to others than its owner (mode {mode:04o}): run `chmod 600 {}`", path.display(), path.display())]
+    /// Others than may use the file can.
+    #[error("the key file {} is open to others than {may} (mode {mode:04o}): run `chmod 600 {}`", path.display(), path.display())]
     Mode {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+        /// Who may read it.
+        may: Readers,
     },
     /// The file holds no node key.
     #[error("{} is not a node key, which is 64 hex digits: restore it, or remove it to give this node a new identity", path.display())]
@@ -56,18 +59,41 @@ pub enum KeyError {
     },
 }
 
-/// The text of a secret file, which only its owner may be able to read or write.
-pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, KeyError> {
+/// Who may be able to read a secret file. Nobody but its owner may be able to write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// Its owner alone: what this program has made for itself.
+    Owner,
+    /// Its group too: what is handed to a service by systemd (`LoadCredential=`) or Kubernetes (`fsGroup`) comes so.
+    Group,
+}
+
+impl fmt::Display for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Owner => "its owner",
+            Self::Group => "its owner and the readers of its group",
+        })
+    }
+}
+
+/// The text of a secret file that nobody else than `may` can read.
+pub(crate) fn read(path: &Path, may: Readers) -> Result<Zeroizing<String>, KeyError> {
     let failed = |source| KeyError::Read {
         path: path.to_owned(),
         source,
     };
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    let closed = match may {
+        Readers::Owner => 0o077,
+        Readers::Group => 0o037,
+    };
+    if mode & closed != 0 {
         return Err(KeyError::Mode {
             path: path.to_owned(),
             mode,
+            may,
         });
     }
     let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_FILE as usize));

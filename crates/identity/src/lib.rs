@@ -14,6 +14,6 @@ mod peer_id;
 pub mod tls;
 
 pub use cluster::{ClusterKeys, Direction, ParseClusterKeysError};
-pub use key_file::KeyError;
+pub use key_file::{KeyError, Readers};
 pub use node_key::NodeKey;
 pub use peer_id::{node_id, peer_id};

@@ -8,7 +8,7 @@ use piece::NodeId;
 use rand::TryRng as _;
 use zeroize::Zeroizing;
 
-use crate::key_file::{self, KeyError};
+use crate::key_file::{self, KeyError, Readers};
 
 /// A node's Ed25519 key: its name in the cluster, on both planes and under the midstates it vouches for.
 pub struct NodeKey(SigningKey);
@@ -25,7 +25,7 @@ impl NodeKey {
                 return Ok(key);
             }
         }
-        let text = key_file::read(path)?;
+        let text = key_file::read(path, Readers::Owner)?;
         let seed = key_file::parse_hex(text.trim()).ok_or_else(|| KeyError::NodeKey { path: path.to_owned() })?;
         Ok(Self::from_seed(*seed))
     }

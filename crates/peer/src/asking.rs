@@ -43,6 +43,8 @@ pub(crate) fn ask(parts: Arc<Parts>, ask: Ask) {
                         swarm.about.get_or_insert(source);
                         parts.told(digest, swarm).await;
                     }
+                    // A scheduler that has restarted: the machine registers and joins again.
+                    Ok(Response::Reported { known, .. }) => parts.engine.tell(Input::Reported { known }).await,
                     Ok(other) => tracing::debug!(?other, "the scheduler did not take a join"),
                     // The machine asks again when the scheduler is back.
                     Err(error) => tracing::debug!(%error, "the scheduler could not be asked"),

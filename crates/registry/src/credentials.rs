@@ -236,9 +236,10 @@ fn read(path: &Path) -> Result<Zeroizing<String>, String> {
 
 fn private(path: &Path) -> Result<(), String> {
     let mode = std::fs::metadata(path).map_err(|e| e.to_string())?.permissions().mode();
-    if mode & 0o077 != 0 {
+    // Its group may read it: so systemd (`LoadCredential=`) and Kubernetes (`fsGroup`) hand secrets to a service.
+    if mode & 0o037 != 0 {
         return Err(format!(
-            "others than its owner can read it (mode {:04o}): chmod 600 it",
+            "others than its owner and the readers of its group can use it (mode {:04o}): chmod 600 it",
             mode & 0o7777
         ));
     }

@@ -507,7 +507,7 @@ pub enum Response {
         #[n(0)]
         swarm: Swarm,
     },
-    /// To [`Request::Report`].
+    /// To [`Request::Report`], and to the [`Request::Join`] of a node that is not known.
     #[n(2)]
     Reported {
         /// False when the scheduler does not know the sender (it restarted): register again.

@@ -176,11 +176,12 @@ impl Node {
     }
 
     pub(super) fn reported(&mut self, now: Duration, known: bool, out: &mut Vec<Output>) {
+        // Whoever hears it several times over registers once.
         if let SchedulerLink::Registered { outstanding, .. } = &mut self.reporter.link {
             *outstanding = None;
-        }
-        if !known {
-            self.scheduler_up(now, out);
+            if !known {
+                self.scheduler_up(now, out);
+            }
         }
     }
 

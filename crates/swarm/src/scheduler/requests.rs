@@ -152,11 +152,8 @@ impl Scheduler {
         digest: Digest,
         source: &Source,
     ) -> Result<(SwarmKey, NodeKey), Box<Response>> {
-        let node = self
-            .known(now, from)
-            .ok_or("the scheduler does not know this node: register first".into());
-        let node = node.and_then(|node| check_repository(&source.repository).map(|()| node));
-        let node = node.map_err(|reason| {
+        let node = self.known(now, from).ok_or_else(unknown)?;
+        check_repository(&source.repository).map_err(|reason| {
             self.counters.refused += 1;
             Box::new(Response::Refused { reason })
         })?;
@@ -189,12 +186,7 @@ impl Scheduler {
 
     /// A node says what has changed.
     fn report(&mut self, now: Duration, from: &NodeId, report: Report) -> Result<(), Box<Response>> {
-        let Some(node) = self.known(now, from) else {
-            return Err(Box::new(Response::Reported {
-                known: false,
-                swarms: Vec::new(),
-            }));
-        };
+        let node = self.known(now, from).ok_or_else(unknown)?;
         if report.holdings.len() > MAX_ENTRIES {
             self.counters.refused += 1;
             let reason = format!("a report names at most {MAX_ENTRIES} holdings");
@@ -299,6 +291,14 @@ impl Scheduler {
 }
 
 /// A blob that cannot be had for want of room, in terms that a client understands.
+/// What a node is told that must register first.
+fn unknown() -> Box<Response> {
+    Box::new(Response::Reported {
+        known: false,
+        swarms: Vec::new(),
+    })
+}
+
 fn overloaded(digest: Digest, why: &str) -> Box<Response> {
     let message = format!("{digest} cannot be scheduled, for {why}; try again soon or raise the scheduler's limits");
     let failure = Failure {

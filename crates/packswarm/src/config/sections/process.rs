@@ -10,7 +10,7 @@ section! {
     Process;
     /// The directory of everything that the process keeps: its node key, and a node's blobs. One process at a time uses it.
     data_dir: PathBuf = "/var/lib/packswarm".into(), "/data/packswarm";
-    /// The file with the cluster key, one or two lines of 64 hex digits (`packswarm keygen`), mode 0600. Whoever has it is
+    /// The file with the cluster key, one or two lines of 64 hex digits (`packswarm keygen`), readable by its owner and at most its group. Whoever has it is
     /// a member of the cluster.
     cluster_key: PathBuf = "/etc/packswarm/cluster.key".into(), "/run/secrets/packswarm";
     /// `IP:PORT` of the control plane (TCP) and the data plane (UDP). `[::]` takes IPv4 too, where the system has IPv6 at

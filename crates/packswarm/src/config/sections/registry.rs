@@ -60,7 +60,7 @@ section! {
     plain_http: bool = false, "true";
     /// PEM certificates to trust for it besides the system's. Unset: none.
     ca_file: Option<PathBuf> = None, "/etc/packswarm/ca.pem";
-    /// A file with one line `user:password`, mode 0600, read when the registry asks. Unset: none.
+    /// A file with one line `user:password`, readable by its owner and at most its group, read when the registry asks. Unset: none.
     credentials_file: Option<PathBuf> = None, "/etc/packswarm/registry.credentials";
     /// A Docker `config.json` with its credentials. Unset: that of `[registry]`.
     docker_config: Option<PathBuf> = None, "/etc/packswarm/registry.json";

@@ -339,23 +339,22 @@ fn nodes_that_cannot_be_served_are_told_why() {
         ..Locality::default()
     };
     assert!(refusal(&mut cluster, registration(1, Role::Peer, long, vec![])).contains("128 bytes"));
+    let lookup = Request::Lookup {
+        digest: blob("a").digest,
+    };
+    assert!(refusal(&mut cluster, lookup).contains("ask a node"));
+    assert_eq!(cluster.scheduler.counters().refused, 3);
+}
+
+#[test]
+fn whoever_is_unknown_is_asked_to_register() {
+    let mut cluster = Cluster::new();
     let join = Request::Join {
         digest: blob("a").digest,
         size: None,
         source: source("model"),
         urgent: true,
     };
-    assert!(refusal(&mut cluster, join).contains("register first"));
-    let lookup = Request::Lookup {
-        digest: blob("a").digest,
-    };
-    assert!(refusal(&mut cluster, lookup).contains("ask a node"));
-    assert_eq!(cluster.scheduler.counters().refused, 4);
-}
-
-#[test]
-fn an_unknown_reporter_is_asked_to_register() {
-    let mut cluster = Cluster::new();
     let empty = Request::Report {
         holdings: vec![],
         gone: vec![],
@@ -367,6 +366,7 @@ fn an_unknown_reporter_is_asked_to_register() {
         known: false,
         swarms: vec![],
     };
+    assert_eq!(cluster.ask(node(1), join), Some(unknown.clone()));
     assert_eq!(cluster.ask(node(1), empty.clone()), Some(unknown.clone()));
     let peer = cluster.register(1, Role::Peer, vec![]);
     assert_eq!(

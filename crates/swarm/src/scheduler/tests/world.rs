@@ -290,7 +290,7 @@ impl World {
         let Some(response) = self.cluster.answer(id) else {
             panic!("a join is answered at once")
         };
-        let known = !matches!(response, Response::Refused { .. });
+        let known = !matches!(response, Response::Reported { known: false, .. });
         if let Response::Joined { swarm } = &response {
             self.take_news(node(number), digest, swarm);
         }
