@@ -223,6 +223,8 @@ impl Loop {
                 size,
                 lease,
                 first,
+                connections,
+                stripe,
             } => {
                 self.origins.open(
                     parts,
@@ -231,6 +233,8 @@ impl Loop {
                         size,
                         lease,
                         first,
+                        connections,
+                        stripe,
                     },
                 );
             }

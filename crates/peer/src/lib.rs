@@ -23,6 +23,7 @@ mod providing;
 mod proving;
 mod serving;
 mod status;
+mod striping;
 mod suspects;
 mod upstream;
 mod watch;

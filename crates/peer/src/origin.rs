@@ -1,4 +1,4 @@
-//! Reading the registry: parallel ranges into the file, then each piece hashed in order from the page cache.
+//! Reading the registry: stripes over parallel connections into the file, then each piece hashed in order from the page cache.
 //!
 //! Bytes of the registry are not proven until the prefix before them has been hashed, so they are staged in the blob's file
 //! without a bit, which costs no memory, and settled when their midstate is known.
@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use admin::metrics::ReceivedFrom;
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use wire::control::{Failure, Kind, Lease};
 
 use crate::parts::{Parts, storage_failure};
+use crate::striping::{Arriving, Stripes};
 
 /// Ranges that wait for a reading; the machine asks for a few at a time.
 const RANGES: usize = 64;
@@ -32,6 +34,10 @@ pub(crate) struct Opening {
     pub(crate) lease: Lease,
     /// The bytes that are wanted first.
     pub(crate) first: Range<u64>,
+    /// Connections to read on at the same time.
+    pub(crate) connections: usize,
+    /// Bytes to ask for at once, at most.
+    pub(crate) stripe: u64,
 }
 
 /// The readings of this node.
@@ -161,45 +167,68 @@ enum Opened {
     Manifest(Bytes),
 }
 
+impl Opened {
+    /// How many connections can read it at the same time.
+    fn connections(&self, most: usize) -> usize {
+        match self {
+            Self::Blob(reader) if reader.supports_ranges() => most.max(1),
+            Self::Blob(_) | Self::Manifest(_) => 1,
+        }
+    }
+}
+
 async fn read(
     parts: &Arc<Parts>,
     opening: &Opening,
     mut queue: mpsc::Receiver<(PieceIndex, u32)>,
 ) -> Result<(), ReadError> {
-    let opened = open(parts, opening).await?;
-    let (digest, lease) = (opening.digest, &opening.lease);
-    let mut staging = JoinSet::new();
-    let (staged_in, mut staged_out) = mpsc::channel(RANGES);
-    let mut staged = BTreeSet::new();
+    let (opened, blob) = open(parts, opening).await?;
+    let connections = opened.connections(opening.connections);
+    let (mut stripes, mut arriving) = (Stripes::new(opening.stripe), Arriving::new(blob.geometry()));
+    let (progress, mut arrived) = mpsc::channel(RANGES);
+    let (staged, to_settle) = mpsc::channel(RANGES);
+    let (mut reading, mut settling) = (JoinSet::new(), JoinSet::new());
+    settling.spawn(settle(Arc::clone(parts), blob.digest, to_settle));
     loop {
+        while reading.len() < connections
+            && let Some(stripe) = stripes.next()
+        {
+            let file = parts.file(&blob.digest).ok_or(ReadError::NotOpen)?;
+            reading.spawn(stage(Arc::clone(parts), opened.clone(), file, stripe, progress.clone()));
+        }
         tokio::select! {
             range = queue.recv() => {
                 let Some((first, count)) = range else { return Ok(()) };
-                let file = parts.file(&digest).ok_or(ReadError::NotOpen)?;
-                if let Some(resume) = lease.resume {
+                let file = parts.file(&blob.digest).ok_or(ReadError::NotOpen)?;
+                if let Some(resume) = opening.lease.resume {
                     // Already known if the swarm brought it; a contradiction shows when the prefix is settled.
                     let _ = file.learn(resume.boundary, resume.midstate);
                 }
-                staging.spawn(stage(Arc::clone(parts), opened.clone(), file, first, count, staged_in.clone()));
+                stripes.push(arriving.expect(first, count));
             }
-            Some(result) = staging.join_next() => result.map_err(|_| ReadError::Task)??,
-            Some(piece) = staged_out.recv() => {
-                staged.insert(piece);
-                while let Ok(piece) = staged_out.try_recv() {
-                    staged.insert(piece);
+            Some(result) = reading.join_next() => {
+                let (bytes, time) = result.map_err(|_| ReadError::Task)??;
+                stripes.took(bytes, time);
+            }
+            Some(bytes) = arrived.recv() => {
+                for piece in arriving.arrived(&bytes) {
+                    // Nobody settles any more only after an error, which comes next.
+                    let _ = staged.send(piece).await;
                 }
-                settle(parts, digest, &mut staged).await?;
             }
+            Some(result) = settling.join_next() => result.map_err(|_| ReadError::Task)??,
         }
     }
 }
 
-async fn open(parts: &Arc<Parts>, opening: &Opening) -> Result<Opened, ReadError> {
+async fn open(parts: &Arc<Parts>, opening: &Opening) -> Result<(Opened, Blob), ReadError> {
     let Opening {
         digest,
         size,
         lease,
         first,
+        connections: _,
+        stripe: _,
     } = opening.clone();
     let source = &lease.source;
     let (opened, blob, media_type, access, sequential) = match source.kind {
@@ -239,42 +268,32 @@ async fn open(parts: &Arc<Parts>, opening: &Opening) -> Result<Opened, ReadError
             sequential,
         })
         .await;
-    Ok(opened)
+    Ok((opened, blob))
 }
 
-/// Reads one range of pieces into the file, and says of each piece when it is all there.
+/// Reads one stripe into the file, and says of what it has written. Gives its length and how long it took.
 async fn stage(
     parts: Arc<Parts>,
     opened: Opened,
     file: BlobFile,
-    first: PieceIndex,
-    count: u32,
-    staged: mpsc::Sender<PieceIndex>,
-) -> Result<(), ReadError> {
-    let geometry = file.blob().geometry();
-    let pieces: Vec<PieceIndex> = (first.get()..first.get() + count)
-        .filter_map(|number| geometry.piece(number))
-        .collect();
-    let (Some(start), Some(end)) = (pieces.first(), pieces.last()) else {
-        return Ok(());
-    };
-    let range = geometry.range(*start).start..geometry.range(*end).end;
-    let mut at = range.start;
-    let mut done = pieces.into_iter().peekable();
+    stripe: Range<u64>,
+    progress: mpsc::Sender<Range<u64>>,
+) -> Result<(u64, Duration), ReadError> {
+    let (begun, mut at) = (Instant::now(), stripe.start);
     let mut source = match opened {
-        Opened::Blob(reader) => Source::Registry(Box::new(reader.read(range).await?)),
-        Opened::Manifest(body) => Source::Body(Some(body)),
+        Opened::Blob(reader) => Source::Registry(Box::new(reader.read(stripe.clone()).await?)),
+        Opened::Manifest(body) => Source::Body(Some(body.slice(stripe.start as usize..stripe.end as usize))),
     };
     loop {
         let chunk = source.next(STAGE).await?;
         if chunk.is_empty() {
-            return Ok(());
+            return Ok((stripe.end - stripe.start, begun.elapsed()));
         }
-        at += write(&parts, &file, at, chunk).await?;
-        while let Some(piece) = done.next_if(|piece| geometry.range(*piece).end <= at) {
-            if staged.send(piece).await.is_err() {
-                return Ok(());
-            }
+        let written = at..at + write(&parts, &file, at, chunk).await?;
+        at = written.end;
+        if progress.send(written).await.is_err() {
+            // The reading has ended.
+            return Ok((at - stripe.start, begun.elapsed()));
         }
     }
 }
@@ -313,34 +332,46 @@ impl Source {
     }
 }
 
-/// Settles every staged piece whose start is known.
-async fn settle(parts: &Arc<Parts>, digest: Digest, staged: &mut BTreeSet<PieceIndex>) -> Result<(), ReadError> {
-    for piece in staged.clone() {
-        let file = parts.file(&digest).ok_or(ReadError::NotOpen)?;
-        match spawn_blocking(move || file.settle(piece))
-            .await
-            .map_err(|_| ReadError::Task)??
-        {
-            Settled::Good { .. } => {
+/// Settles pieces as they are staged, each as soon as the midstate at its start is known.
+async fn settle(parts: Arc<Parts>, digest: Digest, mut to_settle: mpsc::Receiver<PieceIndex>) -> Result<(), ReadError> {
+    let mut staged = BTreeSet::new();
+    while let Some(piece) = to_settle.recv().await {
+        staged.insert(piece);
+        while let Ok(piece) = to_settle.try_recv() {
+            staged.insert(piece);
+        }
+        for piece in staged.clone() {
+            if settle_one(&parts, digest, piece).await? {
                 staged.remove(&piece);
-                parts.watches.tell(&digest, |seen| seen.gained += 1);
-                parts.engine.tell(Input::Settled { digest, piece }).await;
-            }
-            Settled::StartUnknown => {}
-            Settled::WrongDigest => {
-                distrust(Arc::clone(parts), digest);
-                return Err(ReadError::WrongDigest);
-            }
-            Settled::Contradiction { voucher, .. } => {
-                if let Some(signer) = voucher {
-                    parts.engine.tell(Input::Forged { digest, signer }).await;
-                }
-                distrust(Arc::clone(parts), digest);
-                return Err(ReadError::WrongDigest);
             }
         }
     }
     Ok(())
+}
+
+/// Whether a staged piece could be settled.
+async fn settle_one(parts: &Arc<Parts>, digest: Digest, piece: PieceIndex) -> Result<bool, ReadError> {
+    let file = parts.file(&digest).ok_or(ReadError::NotOpen)?;
+    let settled = spawn_blocking(move || file.settle(piece)).await;
+    match settled.map_err(|_| ReadError::Task)?? {
+        Settled::Good { .. } => {
+            parts.watches.tell(&digest, |seen| seen.gained += 1);
+            parts.engine.tell(Input::Settled { digest, piece }).await;
+            Ok(true)
+        }
+        Settled::StartUnknown => Ok(false),
+        Settled::WrongDigest => {
+            distrust(Arc::clone(parts), digest);
+            Err(ReadError::WrongDigest)
+        }
+        Settled::Contradiction { voucher, .. } => {
+            if let Some(signer) = voucher {
+                parts.engine.tell(Input::Forged { digest, signer }).await;
+            }
+            distrust(Arc::clone(parts), digest);
+            Err(ReadError::WrongDigest)
+        }
+    }
 }
 
 /// Drops what was vouched for, and everything that stood on it; the blob begins again.

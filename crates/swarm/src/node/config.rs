@@ -27,9 +27,9 @@ pub struct Config {
     pub request_timeout: Duration,
     /// Bytes that a reader of the registry may be ahead of what others hold, while others wait.
     pub read_ahead: u64,
-    /// Ranges read from the registry at the same time for one blob.
+    /// Connections on which one blob is read from the registry.
     pub origin_ranges: usize,
-    /// Bytes of one such range.
+    /// Bytes asked for on one of them at once, at most; on slow links less, so that pieces come in order.
     pub origin_range_bytes: u64,
     /// How long to wait with no scheduler, no holder and no elected reader before reading the registry oneself.
     pub origin_wait: Duration,

@@ -259,8 +259,12 @@ pub enum Output {
         size: Option<u64>,
         /// Where, from which boundary on, and under which epoch to sign.
         lease: Lease,
-        /// The bytes that the first [`Output::ReadOrigin`] will ask for, so that opening can bring them.
+        /// The first bytes that the first [`Output::ReadOrigin`] will ask for, so that opening can bring them.
         first: std::ops::Range<u64>,
+        /// Connections to read on at the same time.
+        connections: usize,
+        /// Bytes to ask for at once, at most.
+        stripe: u64,
     },
     /// Read pieces from the registry; each gives [`Input::Settled`], in order, or [`Input::ReadFailed`] ends the reading.
     ReadOrigin {

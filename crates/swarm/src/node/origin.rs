@@ -13,6 +13,12 @@ use super::config::Config;
 /// How long whoever takes a reading over listens first: some round trips, and the connections to make them over.
 const LISTEN: Duration = Duration::from_millis(500);
 
+/// Bytes asked for when a blob is opened: enough for most files of a model, and little enough that on a slow link the other
+/// connections soon help with the first piece.
+const OPENING: u64 = 1 << 20;
+/// Ranges handed out for each connection, so that none of them waits for the machine.
+const RANGES_PER_CONNECTION: usize = 2;
+
 /// One reading of one blob, under a lease or on this node's own decision.
 #[derive(Debug)]
 pub(super) struct Origin {
@@ -64,13 +70,14 @@ impl Origin {
             return None;
         }
         let range = match (size, pieces) {
-            (None, _) => 0..config.origin_range_bytes,
+            (None, _) => 0..OPENING.min(config.origin_range_bytes),
             (Some(_), None) => return None,
             (Some(_), Some(pieces)) => {
                 let (first, count) = self.choose(pieces, config)?;
                 self.first = Some((first, count));
-                let end = pieces.geometry.piece(first.get() + count - 1)?;
-                pieces.geometry.range(first).start..pieces.geometry.range(end).end
+                let last = pieces.geometry.piece(first.get() + count - 1)?;
+                let (start, end) = (pieces.geometry.range(first).start, pieces.geometry.range(last).end);
+                start..end.min(start + OPENING.min(config.origin_range_bytes))
             }
         };
         self.asked = true;
@@ -117,7 +124,12 @@ impl Origin {
         others_want: bool,
         config: &Config,
     ) -> Option<(PieceIndex, u32)> {
-        if !self.is_open() || self.ranges.len() >= if self.sequential { 1 } else { config.origin_ranges } {
+        let most = if self.sequential {
+            1
+        } else {
+            config.origin_ranges * RANGES_PER_CONNECTION
+        };
+        if !self.is_open() || self.ranges.len() >= most {
             return None;
         }
         let piece_len = pieces.geometry.piece_len();
@@ -199,7 +211,10 @@ mod tests {
         let ranges: Vec<(u32, u32)> = std::iter::from_fn(|| origin.next_range(&pieces, 0, false, &config))
             .map(|(first, count)| (first.get(), count))
             .collect();
-        assert_eq!(ranges, [(0, 2), (2, 2), (4, 2), (6, 2)]);
+        assert_eq!(
+            ranges,
+            [(0, 2), (2, 2), (4, 2), (6, 2), (8, 2), (10, 2), (12, 2), (14, 2)]
+        );
         let settle = |origin: &mut Origin, pieces: &mut Pieces, number| {
             let piece = pieces.geometry.piece(number).unwrap();
             pieces.have.set(piece);
@@ -215,7 +230,7 @@ mod tests {
             origin
                 .next_range(&pieces, 0, false, &config)
                 .map(|(first, _)| first.get()),
-            Some(8)
+            Some(16)
         );
     }
 
@@ -225,7 +240,7 @@ mod tests {
         let lease = origin().lease;
         assert_eq!(
             Origin::new(Duration::ZERO, lease.clone()).ask(Duration::ZERO, None, None, &config),
-            Some(0..config.origin_range_bytes)
+            Some(0..OPENING)
         );
         assert_eq!(
             Origin::new(Duration::ZERO, lease.clone()).ask(Duration::ZERO, Some(1), None, &config),
@@ -236,7 +251,7 @@ mod tests {
         let mut origin = Origin::new(Duration::ZERO, lease);
         assert_eq!(
             origin.ask(Duration::ZERO, Some(256 << 20), Some(&pieces), &config),
-            Some(4 << 20..12 << 20)
+            Some(4 << 20..(4 << 20) + OPENING)
         );
         assert_eq!(
             origin.ask(Duration::ZERO, Some(256 << 20), Some(&pieces), &config),

@@ -131,6 +131,8 @@ impl Node {
                     size: state.size,
                     lease,
                     first,
+                    connections: self.config.origin_ranges,
+                    stripe: self.config.origin_range_bytes,
                 });
             }
             let (published, others_want) = match &state.origin {

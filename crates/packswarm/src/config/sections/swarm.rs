@@ -58,9 +58,9 @@ section! {
     /// Bytes that a reader may be ahead of what others hold, while others wait: the most that is read again when it dies.
     #[serde(with = "size")]
     read_ahead => read_ahead: u64, "32MiB";
-    /// Ranges read at the same time for one blob, each on a connection of its own.
+    /// Connections on which one blob is read. More help where the registry limits each of them.
     ranges => origin_ranges: usize, "2";
-    /// Bytes of one such range.
+    /// Bytes asked for on one of them at once, at most; on slow links it is less by itself, so that pieces come in order.
     #[serde(with = "size")]
     range_bytes => origin_range_bytes: u64, "4MiB";
 }
