@@ -144,6 +144,7 @@ async fn start_node(
         access_ttl: Duration::from_secs(300),
         tag_ttl: Duration::from_secs(10),
         buffers: 96 << 20,
+        rates: peer::Rates::default(),
         provers: 1,
     };
     let listeners = Listeners {

@@ -51,7 +51,7 @@ fn node<R: RoleFile<Settings = NodeSettings>>(file: Option<PathBuf>, flags: Vec<
     let settings = read()?;
     logging::start(&settings.log)?;
     let runtime = runtime(&settings.process)?;
-    let outcome = runtime.block_on(run_node(settings, || read().map(|settings| settings.config.node)));
+    let outcome = runtime.block_on(run_node(settings, || read().map(|settings| settings.config)));
     runtime.shutdown_timeout(LAST_THREADS);
     outcome
 }
@@ -92,7 +92,7 @@ async fn run_scheduler(settings: SchedulerSettings) -> Result<(), Failure> {
 
 async fn run_node<E: std::error::Error + 'static>(
     settings: NodeSettings,
-    reread: impl Fn() -> Result<swarm::node::Config, E>,
+    reread: impl Fn() -> Result<peer::Config, E>,
 ) -> Result<(), Failure> {
     let NodeSettings {
         process,
@@ -126,9 +126,9 @@ async fn run_node<E: std::error::Error + 'static>(
     })?;
     while let Signal::Reload = signals.next().await {
         match reread() {
-            Ok(node) => {
-                peer.handle().reconfigure(node).await;
-                tracing::info!("the configuration was read again: [exchange] and [origin] are in effect");
+            Ok(config) => {
+                peer.handle().reconfigure(config.node, config.rates).await;
+                tracing::info!("the configuration was read again: [exchange], [rates] and [origin] are in effect");
             }
             Err(error) => tracing::error!(error = sentence(&error), "the configuration stays as it was"),
         }

@@ -12,6 +12,7 @@ use wire::control::Source;
 
 use crate::files;
 use crate::housekeeping;
+use crate::limits;
 use crate::parts::Parts;
 use crate::status;
 
@@ -42,6 +43,7 @@ struct Evicted {
 pub(crate) fn admin(parts: Arc<Parts>, registry: prometheus::Registry) -> Admin {
     let share = move || Arc::clone(&parts);
     let (of_status, of_ready, of_blobs) = (share(), share(), share());
+    let (of_limits, of_change) = (share(), share());
     let (of_pin, of_unpin, of_verify, of_remove, of_gc) = (share(), share(), share(), share(), share());
     let status = move || {
         let parts = Arc::clone(&of_status);
@@ -60,6 +62,12 @@ pub(crate) fn admin(parts: Arc<Parts>, registry: prometheus::Registry) -> Admin 
         .post_blob("unpin", move |digest| pin(Arc::clone(&of_unpin), digest, false))
         .post_blob("verify", move |digest| verify(Arc::clone(&of_verify), digest))
         .delete_blob(move |digest| remove(Arc::clone(&of_remove), digest))
+        .get("/api/v1/limits", move || {
+            limits::change(Arc::clone(&of_limits), limits::Change::default())
+        })
+        .post("/api/v1/limits", move |change| {
+            limits::change(Arc::clone(&of_change), change)
+        })
         .post("/api/v1/gc", move |(): ()| {
             let parts = Arc::clone(&of_gc);
             async move {

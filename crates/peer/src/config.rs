@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use wire::control::{Locality, Role};
 
 use crate::access::LocalAccess;
+use crate::pacing::Rates;
 
 /// A node's configuration: the product of its parts'.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub struct Config {
     pub tag_ttl: Duration,
     /// Bytes of pieces in memory. Default 96 MiB; less slows fast links down.
     pub buffers: u64,
+    /// Rate limits. Default: none.
+    pub rates: Rates,
     /// Threads that prove pieces. Default: one per core, at most 8; two cores prove 5.8 GB/s.
     pub provers: usize,
 }

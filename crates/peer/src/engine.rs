@@ -30,7 +30,6 @@ const BUDGET: usize = 256;
     clippy::large_enum_variant,
     reason = "an event is queued briefly; a box each would cost more"
 )]
-#[derive(Debug)]
 pub(crate) enum Event {
     /// Something for the machine.
     Input(Input),
@@ -38,9 +37,11 @@ pub(crate) enum Event {
     Asked(transport::FetchRequest),
     /// A question about what this node holds.
     Lookup(Digest, oneshot::Sender<Option<Holding>>),
-    /// New settings.
-    Reconfigure(Box<swarm::node::Config>),
+    /// Other settings; the answer is what they are now.
+    Adjust(Change, oneshot::Sender<swarm::node::Config>),
 }
+
+type Change = Box<dyn FnOnce(&mut swarm::node::Config) + Send>;
 
 /// The way to the loop. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -93,9 +94,15 @@ impl Engine {
         answered.await.ok().flatten()
     }
 
-    /// Changes the machine's settings.
-    pub(crate) async fn reconfigure(&self, config: swarm::node::Config) {
-        let _ = self.events.send(Event::Reconfigure(Box::new(config))).await;
+    /// Changes the machine's settings, and gives them as they then are; `None` while the node stops.
+    pub(crate) async fn adjust(
+        &self,
+        change: impl FnOnce(&mut swarm::node::Config) + Send + 'static,
+    ) -> Option<swarm::node::Config> {
+        let (answer, answered) = oneshot::channel();
+        let adjust = Event::Adjust(Box::new(change), answer);
+        self.events.send(adjust).await.ok()?;
+        answered.await.ok()
     }
 }
 
@@ -175,7 +182,12 @@ impl Loop {
             Event::Lookup(digest, answer) => {
                 let _ = answer.send(asking::holding_of(&self.machine, &self.parts, &digest));
             }
-            Event::Reconfigure(config) => self.machine.reconfigure(*config),
+            Event::Adjust(change, answer) => {
+                let mut config = self.machine.config().clone();
+                change(&mut config);
+                self.machine.reconfigure(config.clone());
+                let _ = answer.send(config);
+            }
         }
     }
 

@@ -46,7 +46,11 @@ async fn attempt(parts: &Arc<Parts>, from: NodeId, blob: Blob, piece: PieceIndex
     };
     let len = usize::try_from(blob.geometry().len(piece)).expect("a piece fits into memory");
     let mut buffer = parts.buffers.take(len).await;
-    if let Err(error) = incoming.read_into(buffer.as_mut()).await {
+    let pace = &parts.pacing.download;
+    if let Err(error) = incoming
+        .read_paced(buffer.as_mut(), |received| pace.pass(received))
+        .await
+    {
         tracing::debug!(node = ?from, %error, "a piece broke off");
         return Outcome::Lost;
     }

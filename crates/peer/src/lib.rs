@@ -15,9 +15,11 @@ mod engine;
 mod fetching;
 mod files;
 mod housekeeping;
+mod limits;
 mod listening;
 mod metering;
 mod origin;
+mod pacing;
 mod parts;
 mod providing;
 mod proving;
@@ -39,6 +41,7 @@ use wire::control::Role;
 
 pub use access::LocalAccess;
 pub use config::{Addresses, Config, Listeners, StartError};
+pub use pacing::Rates;
 pub use status::{BlobStatus, Received, Setting, Status};
 
 use engine::{Engine, Loop};
@@ -168,9 +171,11 @@ impl Handle {
         let _ = registered.wait_for(|registered| *registered).await;
     }
 
-    /// Changes the node's decisions while it runs.
-    pub async fn reconfigure(&self, config: swarm::node::Config) {
-        self.parts.engine.reconfigure(config).await;
+    /// Changes the node's decisions and rate limits while it runs.
+    pub async fn reconfigure(&self, config: swarm::node::Config, rates: Rates) {
+        self.parts.pacing.set(rates);
+        // Fails only while the node stops, when it no longer matters.
+        let _ = self.parts.engine.adjust(|now| *now = config).await;
     }
 }
 
@@ -226,6 +231,7 @@ async fn assemble(
         seen_at: parts::SeenAt::default(),
         leases: origin::Leases::default(),
         cursors: cursors::Cursors::default(),
+        pacing: pacing::Pacing::new(config.rates),
         verdicts: access::Verdicts::new(config.local_access, config.access_ttl),
         upstreams: upstream::Upstreams::new(config.tag_ttl, config.node.origin_wait, config.node.origin_fallback),
         providing: providing::Providing::start(control.clone(), stop.clone()),

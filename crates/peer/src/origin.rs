@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use wire::control::{Failure, Kind, Lease};
 
+use crate::pacing::Pace;
 use crate::parts::{Parts, storage_failure};
 use crate::striping::{Arriving, Stripes};
 
@@ -285,7 +286,7 @@ async fn stage(
         Opened::Manifest(body) => Source::Body(Some(body.slice(stripe.start as usize..stripe.end as usize))),
     };
     loop {
-        let chunk = source.next(STAGE).await?;
+        let chunk = source.next(STAGE, &parts.pacing.registry).await?;
         if chunk.is_empty() {
             return Ok((stripe.end - stripe.start, begun.elapsed()));
         }
@@ -314,15 +315,20 @@ enum Source {
 }
 
 impl Source {
-    /// The next bytes, about `most` of them unless the end is nearer; empty at the end.
-    async fn next(&mut self, most: usize) -> Result<Vec<u8>, RegistryError> {
+    /// The next bytes, about `most` of them unless the end is nearer; empty at the end. The registry's limit is kept by not
+    /// reading on.
+    async fn next(&mut self, most: usize, pace: &Pace) -> Result<Vec<u8>, RegistryError> {
         match self {
             Self::Body(body) => Ok(body.take().map(Vec::from).unwrap_or_default()),
             Self::Registry(stream) => {
                 let mut gathered = Vec::with_capacity(most);
                 while gathered.len() < most {
                     match stream.next().await {
-                        Some(chunk) => gathered.extend_from_slice(&chunk?),
+                        Some(chunk) => {
+                            let chunk = chunk?;
+                            gathered.extend_from_slice(&chunk);
+                            pace.pass(chunk.len()).await;
+                        }
                         None => break,
                     }
                 }

@@ -23,6 +23,7 @@ use crate::cursors::Cursors;
 use crate::engine::Engine;
 use crate::files::{self, Files};
 use crate::origin::Leases;
+use crate::pacing::Pacing;
 use crate::providing::Providing;
 use crate::proving::Provers;
 use crate::suspects::Suspects;
@@ -51,6 +52,7 @@ pub(crate) struct Parts {
     pub(crate) seen_at: SeenAt,
     pub(crate) leases: Leases,
     pub(crate) cursors: Cursors,
+    pub(crate) pacing: Pacing,
     pub(crate) verdicts: Verdicts,
     pub(crate) upstreams: Upstreams,
     pub(crate) providing: Providing,

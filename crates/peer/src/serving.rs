@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use transport::FetchRequest;
 use wire::exchange::{Fetch, Refusal};
 
+use crate::pacing::PORTION;
 use crate::parts::Parts;
 
 /// Requests that wait for their turn. As many as the machine's upload queue allows: it refuses the rest.
@@ -53,7 +54,11 @@ async fn serve(parts: &Arc<Parts>, request: FetchRequest) {
         spawn_blocking(move || read(&parts, &fetch)).await
     };
     let served = match read {
-        Ok(Ok((runs, bytes))) => request.piece(runs, bytes).await,
+        Ok(Ok((runs, bytes))) => {
+            let pace = &parts.pacing.upload;
+            let portion = if pace.is_limited() { PORTION } else { bytes.len() };
+            request.paced_piece(runs, bytes, portion, |sent| pace.pass(sent)).await
+        }
         Ok(Err(refusal)) => return request.refuse(refusal).await,
         Err(_) => return request.refuse(Refusal::Failed).await,
     };

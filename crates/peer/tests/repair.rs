@@ -38,6 +38,7 @@ async fn node(role: Role, dir: &TempDir, schedulers: Vec<String>, keys: &Arc<Clu
         access_ttl: Duration::from_secs(300),
         tag_ttl: Duration::from_secs(10),
         buffers: 96 << 20,
+        rates: peer::Rates::default(),
         provers: 2,
     };
     let listeners = Listeners {

@@ -39,6 +39,7 @@ async fn node(role: Role, dir: &TempDir, bootstrap: Vec<String>, keys: &Arc<Clus
         access_ttl: Duration::from_secs(300),
         tag_ttl: Duration::from_secs(10),
         buffers: 96 << 20,
+        rates: peer::Rates::default(),
         provers: 2,
     };
     let listeners = Listeners {

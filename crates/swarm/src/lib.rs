@@ -8,7 +8,9 @@
 //! nothing iterates in hash order. The same inputs give the same outputs, bit for bit.
 
 pub mod node;
+mod rate;
 mod rendezvous;
 pub mod scheduler;
 
+pub use rate::RateLimit;
 pub use rendezvous::rank;

@@ -76,6 +76,19 @@ impl IncomingPiece {
     /// # Errors
     /// If the transfer breaks off, or the neighbour sends fewer or more bytes than that.
     pub async fn read_into(&mut self, buffer: &mut [u8]) -> Result<(), FetchError> {
+        self.read_paced(buffer, |_| std::future::ready(())).await
+    }
+
+    /// As [`IncomingPiece::read_into`]; after every few packets `pace` is told of their bytes, and may wait. The stream's
+    /// window then holds the neighbour back.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn read_paced<P: Future<Output = ()>>(
+        &mut self,
+        buffer: &mut [u8],
+        pace: impl Fn(usize) -> P,
+    ) -> Result<(), FetchError> {
         let wanted = buffer.len();
         let mut chunks: [Bytes; CHUNKS] = std::array::from_fn(|_| Bytes::new());
         let mut filled = 0;
@@ -93,6 +106,7 @@ impl IncomingPiece {
             // Nothing else is ordered by these counters.
             self.progress.0.store(filled as u64, Ordering::Relaxed);
             self.received.fetch_add((filled - before) as u64, Ordering::Relaxed);
+            pace(filled - before).await;
         }
         if filled == wanted {
             return Ok(());

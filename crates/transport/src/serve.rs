@@ -33,7 +33,23 @@ impl FetchRequest {
     ///
     /// # Errors
     /// If the neighbour cancels, the connection breaks, or there are more `runs` than an answer may hold.
-    pub async fn piece(mut self, runs: Vec<SignedRun>, bytes: Bytes) -> Result<u64, ServeError> {
+    pub async fn piece(self, runs: Vec<SignedRun>, bytes: Bytes) -> Result<u64, ServeError> {
+        let whole = bytes.len();
+        self.paced_piece(runs, bytes, whole, |_| std::future::ready(())).await
+    }
+
+    /// As [`FetchRequest::piece`], in portions of at most `portion` bytes; before each further one `pace` is told of the last
+    /// one's bytes, and may wait.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn paced_piece<P: Future<Output = ()>>(
+        mut self,
+        runs: Vec<SignedRun>,
+        mut bytes: Bytes,
+        portion: usize,
+        pace: impl Fn(usize) -> P,
+    ) -> Result<u64, ServeError> {
         let count = runs.len();
         let answer = wire::encode_frame(&Answer::Piece { runs });
         let length = answer.len() - 4;
@@ -41,7 +57,16 @@ impl FetchRequest {
             return Err(ServeError::TooLong { runs: count, length });
         }
         let sent = bytes.len() as u64;
-        self.stream.send(&mut [answer.into(), bytes]).await?;
+        let first = bytes.split_to(portion.max(1).min(bytes.len()));
+        let mut went = first.len();
+        self.stream.write(&mut [answer.into(), first]).await?;
+        while !bytes.is_empty() {
+            pace(went).await;
+            let next = bytes.split_to(portion.max(1).min(bytes.len()));
+            went = next.len();
+            self.stream.write(&mut [next]).await?;
+        }
+        self.stream.finish().await?;
         // Nothing else is ordered by this counter.
         self.inner.sent.fetch_add(sent, Ordering::Relaxed);
         Ok(sent)
@@ -51,7 +76,9 @@ impl FetchRequest {
     pub async fn refuse(mut self, refusal: Refusal) {
         let answer = wire::encode_frame(&Answer::Refused { refusal });
         // Whoever has gone meanwhile does not mind.
-        let _ = self.stream.send(&mut [answer.into()]).await;
+        if self.stream.write(&mut [answer.into()]).await.is_ok() {
+            let _ = self.stream.finish().await;
+        }
     }
 }
 
@@ -114,16 +141,17 @@ struct AnswerStream {
 }
 
 impl AnswerStream {
-    /// Sends all of the answer and waits until it is acknowledged.
-    async fn send(&mut self, chunks: &mut [Bytes]) -> Result<(), ServeError> {
-        self.stream
-            .write_all_chunks(chunks)
-            .await
-            .map_err(|error| match error {
-                WriteError::Stopped(_) => ServeError::Cancelled,
-                WriteError::ConnectionLost(error) => ServeError::Lost(words(&error)),
-                WriteError::ClosedStream | WriteError::ZeroRttRejected => ServeError::Lost(error.to_string()),
-            })?;
+    /// Sends some of the answer.
+    async fn write(&mut self, chunks: &mut [Bytes]) -> Result<(), ServeError> {
+        self.stream.write_all_chunks(chunks).await.map_err(|error| match error {
+            WriteError::Stopped(_) => ServeError::Cancelled,
+            WriteError::ConnectionLost(error) => ServeError::Lost(words(&error)),
+            WriteError::ClosedStream | WriteError::ZeroRttRejected => ServeError::Lost(error.to_string()),
+        })
+    }
+
+    /// That was all: waits until it is acknowledged.
+    async fn finish(&mut self) -> Result<(), ServeError> {
         self.is_answered = true;
         // Fails only if the neighbour has stopped the stream, which is what is asked next.
         let _ = self.stream.finish();

@@ -1,13 +1,16 @@
 //! What does not fit is refused in words, and what fits goes on.
 
 use std::io::Read;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use e2e::clients::pull_through;
 use e2e::http::Request;
 use e2e::process::{output, run};
-use e2e::{Cluster, Lab, Model, Options, Registry, Throttle, tree};
+use e2e::{Cluster, Lab, Model, Options, Registry, Throttle, tree, wait};
 
 const MIB: u64 = 1 << 20;
+const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_blob_larger_than_the_store_is_refused_and_others_are_served() {
@@ -104,4 +107,53 @@ fn too_many_requests_are_told_to_go_elsewhere() {
     e2e::wait::until_true("room for another", std::time::Duration::from_secs(30), || {
         status(&manifest) == 200
     });
+}
+
+#[test]
+fn rates_are_kept_and_can_be_changed_while_bytes_flow() {
+    let lab = Lab::new("rates");
+    let model = Model::one_file(&lab, 96);
+    let registry = Registry::start(&lab, &[&model]);
+    let slow = "[rates]\nregistry = \"1MiB\"\n";
+    let cluster = Cluster::start(
+        &lab,
+        &Options {
+            seeds: 1,
+            peers: 1,
+            seed_config: slow,
+            ..Options::default()
+        },
+    );
+    let (seed, peer) = (&cluster.seeds[0], &cluster.peers[0]);
+    let limits = |node: &e2e::Node, change: &str| {
+        let answer = Request::new("POST", node.admin(), "/api/v1/limits")
+            .body(change.as_bytes())
+            .send();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    assert_eq!(limits(seed, "{}")["registry"], MIB);
+    let to = lab.path("pulled");
+    let begun = Instant::now();
+    thread::scope(|threads| {
+        let mut command = pull_through(&lab, peer.mirror(), &model.reference(registry.address()), &to);
+        threads.spawn(move || run(&mut command));
+        wait::until_true("the first bytes", SOON, || seed.received("registry") > 2 * MIB);
+        // What passed was allowed in this time, or in the first burst and what was on its way.
+        let most = (begun.elapsed().as_secs_f64() + 1.0) * MIB as f64 + 2.0 * MIB as f64;
+        let passed = seed.received("registry");
+        assert!(
+            passed as f64 <= most,
+            "{passed} bytes at 1 MiB/s in {:?}",
+            begun.elapsed()
+        );
+        let changed = limits(seed, r#"{"registry": 0, "upload": 2000000000, "upload_slots": 4}"#);
+        assert_eq!((&changed["registry"], &changed["upload_slots"]), (&0.into(), &4.into()));
+        limits(peer, r#"{"download": 1000000000, "requests_per_neighbour": 2}"#);
+    });
+    tree::assert_same(&model.files(), &to);
+    let refused = Request::new("POST", seed.admin(), "/api/v1/limits")
+        .body(br#"{"upload_slots": 0}"#)
+        .send();
+    assert_eq!(refused.status, 400, "{}", refused.text());
 }

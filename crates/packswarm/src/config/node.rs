@@ -11,7 +11,7 @@ use wire::control::Role;
 use super::error::positive;
 use super::section::SectionInfo;
 use super::sections::{
-    Access, Control, Exchange, Http, Joining, Locality, Log, Mirror, Origin, Pieces, Process, Registry, Store,
+    Access, Control, Exchange, Http, Joining, Locality, Log, Mirror, Origin, Pieces, Process, Rates, Registry, Store,
     Transport,
 };
 use super::{ConfigError, RoleFile};
@@ -33,6 +33,7 @@ struct NodeFile {
     mirror: Option<Mirror>,
     access: Access,
     exchange: Exchange,
+    rates: Rates,
     pieces: Pieces,
     transport: Transport,
     control: Control,
@@ -75,6 +76,7 @@ impl RoleFile for PeerFile {
         Registry::INFO.named("registry"),
         Origin::INFO.named("origin"),
         Exchange::INFO.named("exchange"),
+        Rates::INFO.named("rates"),
         Pieces::INFO.named("pieces"),
         Transport::INFO.named("transport"),
         Control::INFO.named("control"),
@@ -103,6 +105,7 @@ impl RoleFile for SeedFile {
         Registry::INFO.named("registry"),
         Origin::INFO.named("origin"),
         Exchange::INFO.named("exchange"),
+        Rates::INFO.named("rates"),
         Pieces::INFO.named("pieces"),
         Transport::INFO.named("transport"),
         Control::INFO.named("control"),
@@ -133,6 +136,7 @@ impl NodeFile {
             mirror,
             access: Access::of(config),
             exchange: Exchange::of(&config.node),
+            rates: Rates::of(&config.rates),
             pieces: Pieces::of(config),
             transport: Transport::of(&config.transport),
             control: Control::of(&config.control),
@@ -158,6 +162,7 @@ impl NodeFile {
         self.registry.apply(&mut config);
         self.access.apply(&mut config);
         self.exchange.apply(&mut config.node);
+        self.rates.apply(&mut config.rates);
         self.pieces.apply(&mut config);
         self.transport.apply(&mut config.transport);
         self.control.apply(&mut config.control);
@@ -258,6 +263,7 @@ fn node_defaults() -> peer::Config {
         access_ttl: Duration::from_secs(300),
         tag_ttl: Duration::from_secs(10),
         buffers: 96 << 20,
+        rates: peer::Rates::default(),
         provers: 0,
     }
 }

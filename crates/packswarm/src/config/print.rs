@@ -70,7 +70,7 @@ variable counts as unset. Keys that do not exist are errors, in the file and in 
 those that come with it) are ignored.
 
 `packswarm config default ROLE` prints a complete file, `packswarm config check FILE` reads one and says what is wrong.
-Sizes are written `64MiB`, times `10s` or `1m30s`. On SIGHUP a seed or peer reads its file again and adopts `[exchange]` and
+Sizes are written `64MiB`, times `10s` or `1m30s`. On SIGHUP a seed or peer reads its file again and adopts `[exchange]`, `[rates]` and
 `[origin]`; all else takes a restart.
 ";
 

@@ -20,4 +20,4 @@ pub(crate) use process::{Joining, Process};
 pub(crate) use registry::Registry;
 pub(crate) use scheduling::{Memory, Scheduling};
 pub(crate) use store::{Pieces, Store};
-pub(crate) use swarm::{Exchange, Origin};
+pub(crate) use swarm::{Exchange, Origin, Rates};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Node;
+
 /// A node's settings. Every number says its unit and why it is what it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -68,5 +70,19 @@ impl Default for Config {
             doubt_after: 3,
             wanted: 16_384,
         }
+    }
+}
+
+impl Node {
+    /// The settings.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Changes the settings; what is under way goes on under the old ones.
+    pub fn reconfigure(&mut self, config: Config) {
+        self.links.set_limit(config.connections);
+        self.uploads.set_limits(config.upload_slots, config.upload_queue);
+        self.config = config;
     }
 }

@@ -50,6 +50,10 @@ impl Links {
         }
     }
 
+    pub(super) const fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.up.is_empty() && self.dialling.is_empty()
     }

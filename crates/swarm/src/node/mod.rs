@@ -76,11 +76,6 @@ impl Node {
         }
     }
 
-    /// Changes the settings; what is under way goes on under the old ones.
-    pub fn reconfigure(&mut self, config: Config) {
-        self.config = config;
-    }
-
     /// Takes what happened at `now` and appends what is to be done.
     pub fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
         self.handle_inner(now, input, out);

@@ -46,6 +46,12 @@ impl Uploads {
         }
     }
 
+    /// Other limits from the next request on.
+    pub(super) const fn set_limits(&mut self, slots: usize, queue_limit: usize) {
+        self.slots = slots;
+        self.queue_limit = queue_limit;
+    }
+
     /// Takes a request for a piece that is here; `pieces` is the blob's number of them.
     pub(super) fn ask(&mut self, id: ServeId, from: NodeId, piece: (Digest, u32, u32), out: &mut Vec<Output>) {
         let (digest, piece, pieces) = piece;
@@ -160,6 +166,20 @@ mod tests {
             [3, 1, 2, 4],
             "piece 1 has never left; then as they came"
         );
+    }
+
+    #[test]
+    fn more_slots_serve_more_at_once() {
+        let mut uploads = Uploads::new(1, 8);
+        let node = NodeId::from_bytes([1; 32]);
+        let mut out = Vec::new();
+        for id in 0..4 {
+            uploads.ask(ServeId(id), node, (Digest::EMPTY, 0, 1), &mut out);
+        }
+        assert_eq!(served(&mut out), [0]);
+        uploads.set_limits(3, 8);
+        uploads.ended(ServeId(0), &mut out);
+        assert_eq!(served(&mut out), [1, 2, 3]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Pieces, from request to last byte.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
 use piece::{Blob, MAX_RUN, Midstate, MidstateRun, SignedRun, Standing};
 use tokio::task::JoinHandle;
@@ -35,6 +37,39 @@ fn signed_run() -> SignedRun {
         standing: Standing::Closed,
     };
     SignedRun::sign(run, key(9).signing_key()).unwrap()
+}
+
+#[tokio::test]
+async fn both_ends_may_hold_a_piece_back() {
+    let (a, mut b) = pair().await;
+    let piece = data(1 << 20);
+    let (asker, id) = (a.transport.clone(), b.id);
+    let (sent, received) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let fetching = async {
+        let mut incoming = within(asker.fetch(&id, request(0))).await.unwrap();
+        let mut buffer = vec![0; piece.len()];
+        let pace = async |bytes| {
+            received.fetch_add(bytes, Ordering::Relaxed);
+        };
+        within(incoming.read_paced(&mut buffer, pace)).await.unwrap();
+        buffer
+    };
+    let serving = async {
+        let asked = b.request().await;
+        let portions = async |bytes| {
+            assert!(bytes <= 100_000, "a portion of {bytes} bytes");
+            sent.fetch_add(bytes, Ordering::Relaxed);
+        };
+        let served = within(asked.paced_piece(Vec::new(), piece.clone(), 100_000, portions)).await;
+        assert_eq!(served, Ok(1 << 20));
+    };
+    assert_eq!(tokio::join!(fetching, serving).0, piece);
+    assert_eq!(
+        sent.into_inner(),
+        10 * 100_000,
+        "all but the last portion were waited for"
+    );
+    assert_eq!(received.into_inner(), 1 << 20);
 }
 
 #[tokio::test]

@@ -64,3 +64,17 @@ section! {
     #[serde(with = "size")]
     range_bytes => origin_range_bytes: u64, "4MiB";
 }
+
+section! {
+    /// Rate limits, in bytes per second; 0B for none. Read again on SIGHUP, and changed by the admin API.
+    Rates in peer::Rates;
+    /// To other nodes. Too low on a seed, and all wait for it.
+    #[serde(with = "size")]
+    upload => upload: u64, "100MiB";
+    /// From other nodes.
+    #[serde(with = "size")]
+    download => download: u64, "1GiB";
+    /// From registries, over all blobs that this node reads. A pull of something new is no faster than that.
+    #[serde(with = "size")]
+    registry => registry: u64, "50MiB";
+}
