@@ -98,11 +98,13 @@ async fn run_node<E: std::error::Error + 'static>(
         process,
         mirror,
         mut config,
+        locality,
         log: _,
     } = settings;
     let mut signals = Signals::new()?;
     let ready = ReadyFile::clear(process.ready_file.as_deref())?;
     let (key, cluster) = keys(&process)?;
+    config.locality = locality.resolve()?;
     let role = config.role.name();
     let peer_id = identity::peer_id(key.node_id()).to_string();
     config.registry.user_agent = user_agent(role, &peer_id);

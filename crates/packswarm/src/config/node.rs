@@ -57,6 +57,8 @@ pub(crate) struct SeedFile(NodeFile);
 pub(crate) struct NodeSettings {
     /// The process around it.
     pub(crate) process: Process,
+    /// Where it stands, as far as the options say.
+    pub(crate) locality: Locality,
     /// Its log.
     pub(crate) log: Log,
     /// Where the mirror listens.
@@ -173,11 +175,6 @@ impl NodeFile {
         config.control.schedulers = joining.scheduler;
         config.control.bootstrap = joining.bootstrap;
         config.advertise = process.advertise.unwrap_or(config.advertise);
-        config.locality = wire::control::Locality {
-            host: locality.host.or_else(host_name),
-            rack: locality.rack,
-            zone: locality.zone,
-        };
         if config.provers == 0 {
             config.provers = std::thread::available_parallelism()
                 .map_or(1, NonZero::get)
@@ -188,6 +185,7 @@ impl NodeFile {
         check(&config)?;
         Ok(NodeSettings {
             process,
+            locality,
             log,
             mirror: listen,
             config,
@@ -266,9 +264,4 @@ fn node_defaults() -> peer::Config {
         rates: peer::Rates::default(),
         provers: 0,
     }
-}
-
-fn host_name() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
