@@ -15,6 +15,7 @@ use crate::{Lab, model, tree};
 
 const KINDS: [&str; 5] = ["weight", "weight.config", "doc", "code", "dataset"];
 const PACKINGS: [&str; 4] = ["raw", "tar", "tar+gzip", "tar+zstd"];
+const REPOSITORY: &str = "models/layer-types";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Several pieces, and not a round number of them.
 const RAW_BYTES: usize = 700_001;
@@ -37,30 +38,59 @@ pub(crate) fn push(lab: &Lab, dir: &Path) {
         let layer = pack(packing, &unpacked);
         layers.push(json!({
             "mediaType": media_type,
-            "digest": upload(registry.address(), &layer),
+            "digest": upload(registry.address(), REPOSITORY, &layer),
             "size": layer.len(),
             "annotations": { "org.cncf.model.filepath": path }
         }));
-        diff_ids.push(tree::digest(unpacked.as_slice()));
+        diff_ids.push(Value::from(tree::digest(unpacked.as_slice())));
     }
+    let manifest = manifest(registry.address(), REPOSITORY, &layers, &diff_ids);
+    put_manifest(registry.address(), REPOSITORY, &manifest);
+}
+
+/// Pushes a config, and returns the manifest of it and these layers.
+fn manifest(registry: SocketAddr, repository: &str, layers: &[Value], diff_ids: &[Value]) -> Value {
     let config = json!({
-        "descriptor": { "name": "layer-types", "family": "e2e" },
+        "descriptor": { "name": repository, "family": "e2e" },
         "config": { "architecture": "transformer", "format": "safetensors", "paramSize": "1" },
         "modelfs": { "type": "layers", "diffIds": diff_ids }
     });
     let config = config.to_string().into_bytes();
-    let manifest = json!({
+    json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "artifactType": "application/vnd.cncf.model.manifest.v1+json",
         "config": {
             "mediaType": "application/vnd.cncf.model.config.v1+json",
-            "digest": upload(registry.address(), &config),
+            "digest": upload(registry, repository, &config),
             "size": config.len()
         },
         "layers": layers
-    });
-    put_manifest(registry.address(), &manifest);
+    })
+}
+
+/// Pushes a model of raw weight files with these sizes to a registry that runs, and writes what it should unpack to into
+/// `dir/files`. Returns its manifest.
+pub(crate) fn push_weights(registry: SocketAddr, repository: &str, dir: &Path, seed: u64, sizes: &[usize]) -> Vec<u8> {
+    let layer = |(number, size): (usize, &usize)| {
+        let path = format!("weights-{number:05}.bin");
+        // Contents of different seeds and numbers have nothing in common.
+        let content = random(seed as usize * 1_000_000 + number, *size);
+        write(&dir.join("files").join(&path), &content, 0o644);
+        json!({
+            "mediaType": "application/vnd.cncf.model.weight.v1.raw",
+            "digest": upload(registry, repository, &content),
+            "size": content.len(),
+            "annotations": { "org.cncf.model.filepath": path }
+        })
+    };
+    let layers: Vec<Value> = sizes.iter().enumerate().map(layer).collect();
+    let diff_ids: Vec<Value> = layers.iter().map(|layer| layer["digest"].clone()).collect();
+    put_manifest(
+        registry,
+        repository,
+        &manifest(registry, repository, &layers, &diff_ids),
+    )
 }
 
 /// A file, and its path.
@@ -111,9 +141,10 @@ fn random(seed: usize, length: usize) -> Vec<u8> {
 }
 
 /// Pushes a blob, and returns its digest.
-fn upload(registry: SocketAddr, content: &[u8]) -> String {
+fn upload(registry: SocketAddr, repository: &str, content: &[u8]) -> String {
     let digest = tree::digest(content);
-    let begun = Request::new("POST", registry, "/v2/models/layer-types/blobs/uploads/").send();
+    let path = format!("/v2/{repository}/blobs/uploads/");
+    let begun = Request::new("POST", registry, &path).send();
     assert_eq!(begun.status, 202, "{}", begun.text());
     let location = begun.header("location").expect("an upload has a location");
     let (_, path) = location
@@ -126,9 +157,11 @@ fn upload(registry: SocketAddr, content: &[u8]) -> String {
     digest
 }
 
-fn put_manifest(registry: SocketAddr, manifest: &Value) {
-    let manifest = manifest.to_string();
-    let request = Request::new("PUT", registry, "/v2/models/layer-types/manifests/v1").header("Content-Type", MANIFEST);
-    let answer = request.body(manifest.as_bytes()).send();
+fn put_manifest(registry: SocketAddr, repository: &str, manifest: &Value) -> Vec<u8> {
+    let manifest = manifest.to_string().into_bytes();
+    let path = format!("/v2/{repository}/manifests/v1");
+    let request = Request::new("PUT", registry, &path).header("Content-Type", MANIFEST);
+    let answer = request.body(&manifest).send();
     assert_eq!(answer.status, 201, "{}", answer.text());
+    manifest
 }

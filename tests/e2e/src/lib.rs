@@ -16,6 +16,8 @@ pub mod memory;
 pub mod model;
 pub mod node;
 pub mod process;
+pub mod proxy;
+pub mod pulling;
 pub mod registry;
 pub mod throttle;
 pub mod tree;
@@ -26,6 +28,8 @@ pub use lab::Lab;
 pub use model::Model;
 pub use node::{Node, Role};
 pub use process::Process;
+pub use proxy::Proxy;
+pub use pulling::Pulling;
 pub use registry::Registry;
 pub use throttle::Throttle;
 

@@ -89,6 +89,20 @@ impl Model {
         Self::made(lab, "layer-types", |dir| artifact::push(lab, dir))
     }
 
+    /// Raw weight files of these sizes, pushed to a registry that runs. Of another seed, all of its contents are others.
+    pub fn pushed(lab: &Lab, registry: &Registry, name: &str, seed: u64, sizes: &[usize]) -> Self {
+        let dir = lab.dir(format!("pushed-{name}"));
+        let repository = format!("models/{name}");
+        let manifest = artifact::push_weights(registry.address(), &repository, &dir, seed, sizes);
+        let blobs = blobs(&manifest);
+        Self {
+            dir,
+            name: name.to_owned(),
+            manifest,
+            blobs,
+        }
+    }
+
     /// Takes a model from the cache, or makes it. The lab has the turn, so that nobody else makes it at the same time.
     fn made(lab: &Lab, name: &str, make: impl FnOnce(&Path)) -> Self {
         let cache = workspace().join("target/e2e-cache");
