@@ -20,8 +20,11 @@ use crate::watch::{Seen, Watch};
 
 /// One slice of a body: large enough that system calls do not matter, small enough to share a socket fairly.
 const SLICE: u64 = 1 << 20;
-/// How long a client waits for the size of a blob: below containerd's 30 s for response headers.
-const SIZE_WAIT: Duration = Duration::from_secs(25);
+/// How long a client waits for an answer's head: below the 30 s that containerd grants.
+const HEAD_WAIT: Duration = Duration::from_secs(25);
+/// How long an answer's head then waits for the first piece: long enough for a registry's refusal, and the attempts of two
+/// readers before it, to be told by its status and not by a body that is cut.
+const PIECE_WAIT: Duration = Duration::from_secs(15);
 /// The largest manifest whose contents' verdicts are taken from it.
 const MAX_MANIFEST: u64 = 4 << 20;
 
@@ -125,28 +128,40 @@ impl Swarmed {
         self.parts.file(digest).filter(BlobFile::is_complete)
     }
 
+    fn has_any(&self, digest: &Digest) -> bool {
+        self.parts.file(digest).is_some_and(|file| file.bitfield().count() > 0)
+    }
+
     /// Wants the blob, and waits until its size is known and the store has taken it in: what the store has no room for is
-    /// refused, not begun and cut.
+    /// refused, not begun and cut. Neither is what the registry refuses at once.
     async fn fetch(
         &self,
         source: &Source,
         digest: &Digest,
         size: Option<u64>,
     ) -> Result<(Blob, Option<String>), Failure> {
+        let begun = Instant::now();
         let mut watch = self.parts.watches.of(digest);
         let failures = watch.now().failures;
         self.parts.engine.want(*digest, size, source.clone(), true).await;
         let placed = |seen: &Seen| seen.opened || seen.complete || self.parts.file(digest).is_some();
         let ready = watch.until(|seen| seen.failures > failures || (seen.blob.is_some() && placed(seen)));
-        let seen = tokio::time::timeout(SIZE_WAIT, ready).await.map_err(|_| Failure {
+        let seen = tokio::time::timeout(HEAD_WAIT, ready).await.map_err(|_| Failure {
             status: 504,
             message: format!(
                 "nobody could tell the size of {digest} within {} s",
-                SIZE_WAIT.as_secs()
+                HEAD_WAIT.as_secs()
             ),
             retry_after: None,
             challenge: None,
         })?;
+        let moves = |seen: &Seen| seen.failures > failures || seen.gained > 0 || seen.complete || self.has_any(digest);
+        let deadline = (begun + HEAD_WAIT).min(Instant::now() + PIECE_WAIT);
+        let seen = match tokio::time::timeout_at(deadline.into(), watch.until(moves)).await {
+            Ok(seen) => seen,
+            // It may be on its way all the same.
+            Err(_) => seen,
+        };
         match (seen.failed_since(failures), seen.blob) {
             (Some(failure), _) => Err(failure.clone()),
             (None, Some(blob)) => Ok((blob, seen.media_type)),

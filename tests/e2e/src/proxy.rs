@@ -67,6 +67,10 @@ pub enum Fault {
     Loop,
 }
 
+/// A rule of a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RuleId(usize);
+
 /// Runs until it is dropped. Connections end with the programs at their ends.
 #[derive(Debug)]
 pub struct Proxy {
@@ -87,11 +91,11 @@ struct Shared {
 struct Logged {
     seen: Seen,
     entry: Entry,
-    fault: Option<Fault>,
 }
 
 struct Rule {
     left: usize,
+    hits: usize,
     when: Box<dyn Fn(&Seen) -> bool + Send>,
     fault: Fault,
 }
@@ -136,22 +140,22 @@ impl Proxy {
     }
 
     /// Adds a rule for the next `times` requests that it is for. Of several, the one added first counts.
-    pub fn when(&self, times: usize, when: impl Fn(&Seen) -> bool + Send + 'static, fault: Fault) {
-        self.shared.rules().push(Rule {
+    pub fn when(&self, times: usize, when: impl Fn(&Seen) -> bool + Send + 'static, fault: Fault) -> RuleId {
+        let mut rules = self.shared.rules();
+        rules.push(Rule {
             left: times,
+            hits: 0,
             when: Box::new(when),
             fault,
         });
+        RuleId(rules.len() - 1)
     }
 
-    /// Forgets all rules.
-    pub fn behave(&self) {
-        self.shared.rules().clear();
-    }
-
-    /// How many requests something went wrong with.
-    pub fn faults(&self) -> usize {
-        self.shared.log().iter().filter(|logged| logged.fault.is_some()).count()
+    /// Ends a rule. Returns how many requests it was for.
+    pub fn end(&self, rule: RuleId) -> usize {
+        let rule = &mut self.shared.rules()[rule.0];
+        rule.left = 0;
+        rule.hits
     }
 
     /// What it has answered so far, requests under way among it.
@@ -204,6 +208,7 @@ impl Shared {
             .find(|rule| rule.left > 0 && (rule.when)(&seen))
             .map(|rule| {
                 rule.left -= 1;
+                rule.hits += 1;
                 rule.fault
             });
         let mut log = self.log();
@@ -214,7 +219,7 @@ impl Shared {
             bytes: 0,
             agent: seen.agent.clone(),
         };
-        log.push(Logged { seen, entry, fault });
+        log.push(Logged { seen, entry });
         (fault, log.len() - 1)
     }
 
