@@ -82,7 +82,7 @@ impl Geometry {
     /// Where in the blob a piece lies.
     pub fn range(&self, piece: PieceIndex) -> Range<u64> {
         let start = u64::from(piece.0) * self.piece_len;
-        start..self.size.min(start + self.piece_len)
+        start..self.size.min(start.saturating_add(self.piece_len))
     }
 
     /// Bytes of one piece.
@@ -105,6 +105,14 @@ impl Geometry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_size_has_a_last_piece() {
+        let geometry = Geometry::of(u64::MAX);
+        let last = geometry.piece(geometry.count() - 1).unwrap();
+        assert_eq!(geometry.range(last).end, u64::MAX);
+        assert_eq!(geometry.piece_at(u64::MAX - 1), Some(last));
+    }
 
     #[test]
     fn piece_lengths_follow_the_size() {
