@@ -14,13 +14,19 @@ const MAX_DETAIL: usize = 256;
 
 /// Of `Content-Range: bytes A-B/SIZE`, or `bytes */SIZE` when the range could not be satisfied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ContentRange {
-    pub(crate) range: Option<Range<u64>>,
-    pub(crate) size: Option<u64>,
+pub struct ContentRange {
+    /// The bytes that come, not empty; absent when the range could not be satisfied.
+    pub range: Option<Range<u64>>,
+    /// Bytes of the whole, if the registry says.
+    pub size: Option<u64>,
 }
 
 impl ContentRange {
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Lie> {
+    /// The header's.
+    ///
+    /// # Errors
+    /// If it is absent, malformed, or contradicts itself.
+    pub fn of(headers: &HeaderMap) -> Result<Self, Lie> {
         let text = headers
             .get(CONTENT_RANGE)
             .and_then(|value| value.to_str().ok())
@@ -45,7 +51,7 @@ impl ContentRange {
 }
 
 /// `Content-Length`, if the body has one.
-pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
@@ -53,19 +59,19 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// `Content-Type` without its parameters.
-pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
+pub fn media_type(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     let essence = text.split(';').next().unwrap_or_default().trim();
     (!essence.is_empty()).then(|| essence.to_owned())
 }
 
 /// `Docker-Content-Digest`, if it names a SHA-256.
-pub(crate) fn content_digest(headers: &HeaderMap) -> Option<Digest> {
+pub fn content_digest(headers: &HeaderMap) -> Option<Digest> {
     headers.get("docker-content-digest")?.to_str().ok()?.trim().parse().ok()
 }
 
 /// Seconds of `Retry-After`; of a date, as seen from `now`.
-pub(crate) fn retry_after(headers: &HeaderMap, now: std::time::SystemTime) -> Option<u32> {
+pub fn retry_after(headers: &HeaderMap, now: std::time::SystemTime) -> Option<u32> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Some(seconds) = number(text) {
         return Some(u32::try_from(seconds).unwrap_or(u32::MAX));
@@ -78,7 +84,10 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: std::time::SystemTime) -> Op
 }
 
 /// Refuses a body in a content coding: its length and digest would be of something else.
-pub(crate) fn identity(headers: &HeaderMap) -> Result<(), Lie> {
+///
+/// # Errors
+/// If there is a content coding.
+pub fn identity(headers: &HeaderMap) -> Result<(), Lie> {
     match headers.get(CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?")) {
         None | Some("" | "identity") => Ok(()),
         Some(coding) => Err(Lie::Encoded(coding.chars().take(32).collect())),
@@ -86,7 +95,7 @@ pub(crate) fn identity(headers: &HeaderMap) -> Result<(), Lie> {
 }
 
 /// Code and message of the first error in an OCI error body. Other bodies may hold anything and are not passed on.
-pub(crate) fn error_detail(body: &[u8]) -> Option<String> {
+pub fn error_detail(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Errors {
         errors: Vec<Error>,

@@ -8,7 +8,7 @@ const MAX_RELAYED: usize = 1024;
 
 /// How a registry wants to be convinced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Challenge {
+pub enum Challenge {
     /// With a token from another endpoint.
     Bearer(Bearer),
     /// With user and password.
@@ -17,17 +17,17 @@ pub(crate) enum Challenge {
 
 /// Where a token comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bearer {
+pub struct Bearer {
     /// The token endpoint's URL.
-    pub(crate) realm: String,
+    pub realm: String,
     /// For which service.
-    pub(crate) service: Option<String>,
+    pub service: Option<String>,
     /// For what, space-separated.
-    pub(crate) scope: Option<String>,
+    pub scope: Option<String>,
 }
 
 /// The best scheme that the headers offer: Bearer, since it also works anonymously, before Basic.
-pub(crate) fn best(headers: &HeaderMap) -> Option<Challenge> {
+pub fn best(headers: &HeaderMap) -> Option<Challenge> {
     let offers = headers
         .get_all(WWW_AUTHENTICATE)
         .iter()
@@ -57,7 +57,7 @@ pub(crate) fn best(headers: &HeaderMap) -> Option<Challenge> {
 }
 
 /// The challenge as it is relayed to a client: the first header that is text of a sane length.
-pub(crate) fn verbatim(headers: &HeaderMap) -> Option<String> {
+pub fn verbatim(headers: &HeaderMap) -> Option<String> {
     let mut texts = headers
         .get_all(WWW_AUTHENTICATE)
         .iter()

@@ -22,16 +22,21 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// What a registry or its token endpoint accepts instead of anonymity.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub(crate) enum Credential {
+pub enum Credential {
     /// User and password.
-    Basic { user: String, password: String },
+    Basic {
+        /// Who.
+        user: String,
+        /// The secret.
+        password: String,
+    },
     /// An OAuth2 refresh token (`identitytoken`), good for the token endpoint only.
     Identity(String),
 }
 
 impl Credential {
     /// The value of `Authorization: Basic`.
-    pub(crate) fn basic(&self) -> Option<Zeroizing<String>> {
+    pub fn basic(&self) -> Option<Zeroizing<String>> {
         match self {
             Self::Basic { user, password } => {
                 let pair = Zeroizing::new(format!("{user}:{password}"));
@@ -118,7 +123,7 @@ impl Loaded {
 
 /// Docker's `config.json`, as far as it concerns us.
 #[derive(Deserialize)]
-struct DockerConfig {
+pub struct DockerConfig {
     #[serde(default)]
     auths: BTreeMap<String, Entry>,
     #[serde(default, rename = "credsStore")]
@@ -138,14 +143,21 @@ struct Entry {
 }
 
 impl DockerConfig {
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    /// Where it is not as it should be; never what stands there.
+    pub fn parse(text: &str) -> Result<Self, String> {
         // Of serde's message only the place is kept: it may quote the value that it choked on.
         serde_json::from_str(text)
             .map_err(|e| format!("not a Docker config.json (line {}, column {})", e.line(), e.column()))
     }
 
     /// The entry whose key is the longest prefix of one of the names: `HOST`, or podman's `HOST/NAMESPACE`.
-    fn find(&self, wanted: &[String]) -> Result<Option<Credential>, String> {
+    ///
+    /// # Errors
+    /// If that entry holds no credential that makes sense; the secret is not in the text.
+    pub fn find(&self, wanted: &[String]) -> Result<Option<Credential>, String> {
         let best = self
             .auths
             .iter()
@@ -183,6 +195,10 @@ impl Entry {
             .as_ref()
             .zip(self.password.as_ref())
             .filter(|(user, _)| !user.is_empty());
+        if given.is_some_and(|(user, _)| user.contains(':')) {
+            // RFC 7617, section 2: Basic would make another user of it.
+            return Err("`username` has a colon, which no registry could tell from the password".to_owned());
+        }
         Ok(given.map(|(user, password)| Credential::Basic {
             user: user.clone(),
             password: password.clone(),
@@ -290,6 +306,8 @@ mod tests {
             Ok(Some(Credential::Identity("refresh".into())))
         );
         assert_eq!(look(config, &["empty.example/m"]), Ok(None));
+        let colon = r#"{ "auths": { "h": { "username": "a:b", "password": "p" } } }"#;
+        assert!(look(colon, &["h/m"]).unwrap_err().contains("has a colon"));
     }
 
     #[test]

@@ -11,23 +11,26 @@
 //! - **Errors say whose fault they are** ([`RegistryError::fault`]) and what a client should see
 //!   ([`RegistryError::to_failure`]).
 //!
+//! What registries and credential files say is read by the pure functions of [`answer`], [`challenge`], [`credentials`] and
+//! [`token`], which are public so that tests can feed them what no registry of ours would send.
+//!
 //! HTTP/1.1 is spoken on purpose: parallel ranges want a connection, and so a congestion window, each.
 
-mod answer;
+pub mod answer;
 mod auth;
 mod blob;
 mod body;
-mod challenge;
+pub mod challenge;
 mod client;
 mod config;
-mod credentials;
+pub mod credentials;
 mod endpoint;
 mod error;
 mod meter;
 mod request;
 mod retry;
 mod stream;
-mod token;
+pub mod token;
 mod turns;
 
 pub use blob::BlobReader;

@@ -26,9 +26,22 @@ const DEFAULT_LIFE: u64 = 60;
 const MAX_ANSWER: u64 = 256 << 10;
 
 /// A token as it goes into `Authorization`, and when to have a new one.
-pub(crate) struct Token {
-    pub(crate) header: Zeroizing<String>,
-    pub(crate) renew_at: Instant,
+pub struct Token {
+    /// `Bearer ...`.
+    pub header: Zeroizing<String>,
+    /// A little before it ends.
+    pub renew_at: Instant,
+}
+
+impl Token {
+    /// The token in a token endpoint's answer, which came `now`.
+    ///
+    /// # Errors
+    /// What is wrong with the answer, without the answer.
+    pub fn read(json: &[u8], now: Instant) -> Result<Self, &'static str> {
+        let answer: Answer = serde_json::from_slice(json).map_err(|_| "the answer is not the JSON of a token")?;
+        answer.token(now).ok_or("the answer holds no token")
+    }
 }
 
 /// Where tokens for `endpoint` come from, if its challenge names a place that may be told a credential.
@@ -80,12 +93,9 @@ pub(crate) async fn fetch(
         Ok(bytes) => Zeroizing::new(bytes),
         Err(error) => return Err(failed.with(error.to_string(), None, None, error.is_retryable())),
     };
-    let answer: Answer = serde_json::from_slice(&text)
-        .map_err(|_| failed.with("the answer is not the JSON of a token".to_owned(), None, None, false))?;
+    let read = Token::read(&text, Instant::now());
     text.zeroize();
-    answer
-        .token(Instant::now())
-        .ok_or_else(|| failed.with("the answer holds no token".to_owned(), None, None, false))
+    read.map_err(|reason| failed.with(reason.to_owned(), None, None, false))
 }
 
 /// What the endpoint is asked: a `GET`, or for a refresh token OAuth2's `POST`.
