@@ -27,4 +27,4 @@ pub use answer::router;
 pub use config::{Config, ConfigError};
 pub use content::{BlobContent, Content, Cut, Document, Meter, Opened, Probed, RequestKind, Resolved};
 pub use httpd::{Limits, serve};
-pub use name::{InvalidHost, parse_host};
+pub use name::{InvalidHost, is_repository, is_tag, parse_host};

@@ -10,7 +10,7 @@ const MAX_TAG: usize = 128;
 const MAX_HOST: usize = 253;
 
 /// Whether this is a repository's name: components of `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, joined by slashes.
-pub(crate) fn is_repository(name: &str) -> bool {
+pub fn is_repository(name: &str) -> bool {
     name.len() <= MAX_REPOSITORY && name.split('/').all(is_component)
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn is_component(text: &str) -> bool {
 }
 
 /// Whether this is a tag: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
-pub(crate) fn is_tag(text: &str) -> bool {
+pub fn is_tag(text: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     text.len() <= MAX_TAG
         && text.bytes().next().is_some_and(word)

@@ -18,10 +18,13 @@ pub(crate) mod time;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use wire::control::Role;
 
-pub(crate) use error::ConfigError;
+pub use error::{ConfigError, Place};
 pub(crate) use layers::{Flag, environment, load};
 pub(crate) use node::{NodeSettings, PeerFile, SeedFile};
 pub(crate) use print::{default_toml, documentation};
@@ -29,6 +32,24 @@ pub(crate) use scheduler::{SchedulerFile, SchedulerSettings};
 pub(crate) use sections::{Format, Log, Process};
 
 use section::SectionInfo;
+
+/// Reads `text` as the configuration of a role, as its process and `packswarm config check` do, and gives back all options
+/// as they then are, written as TOML. `path` is where it stands, for errors.
+///
+/// # Errors
+/// If it is no TOML, a key is unknown, a value is not what its option takes, or options contradict each other.
+pub fn check(role: Role, path: &Path, text: &str) -> Result<String, ConfigError> {
+    fn of<R: RoleFile>(path: &Path, text: &str) -> Result<String, ConfigError> {
+        let read: R = layers::read(path, text)?;
+        let written = toml::to_string(&read).expect("what was read can be written");
+        read.settings().map(|_| written)
+    }
+    match role {
+        Role::Scheduler => of::<SchedulerFile>(path, text),
+        Role::Seed => of::<SeedFile>(path, text),
+        Role::Peer => of::<PeerFile>(path, text),
+    }
+}
 
 /// The options of one role.
 pub(crate) trait RoleFile: Serialize + DeserializeOwned {

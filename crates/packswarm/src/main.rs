@@ -1,45 +1,7 @@
-//! packswarm: OCI models to every node, each registry byte read once.
-//!
-//! `cli` says what can be asked for, `config` what can be set; `process` runs the roles, `commands` do the rest. Everything
-//! that lasts longer than a command is in the crates of the roles.
-
-mod cli;
-mod commands;
-mod config;
-mod failure;
-mod http;
-mod process;
-mod reference;
+//! The `packswarm` command.
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use cli::{Cli, Command};
-use failure::Failure;
-
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            failure::report(failure.as_ref());
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(command: Command) -> Result<(), Failure> {
-    match command {
-        Command::Keygen => commands::keygen::run(),
-        Command::Scheduler(args) => process::scheduler(&args),
-        Command::Seed(args) => process::seed(&args),
-        Command::Peer(args) => process::peer(&args),
-        Command::Pull(args) => commands::pull::run(args),
-        Command::Preheat(args) => commands::preheat::run(args),
-        Command::Status(args) => commands::status::run(&args),
-        Command::Cache(args) => commands::cache::run(&args),
-        Command::Mirror(args) => commands::runtimes::run(&args),
-        Command::Config(args) => commands::config::run(&args),
-        Command::Demo(args) => commands::demo::run(args),
-    }
+    packswarm::run()
 }

@@ -8,19 +8,21 @@ use wire::control::Repository;
 
 /// Where a name without a host is, as Docker has it.
 const HUB: &str = "docker.io";
+/// Where Docker Hub keeps what is named by one component.
+const HUB_OFFICIAL: &str = "library/";
 
 /// A name of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reference {
+pub struct Reference {
     /// Where.
-    pub(crate) repository: Repository,
+    pub repository: Repository,
     /// Which: a digest counts, whatever tag is beside it.
-    pub(crate) version: Version,
+    pub version: Version,
 }
 
 /// A tag or a digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Version {
+pub enum Version {
     /// Whatever the tag names now.
     Tag(String),
     /// Exactly this.
@@ -30,7 +32,7 @@ pub(crate) enum Version {
 /// Why a text is no reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a reference: {reason}; write HOST[:PORT]/NAME:TAG or HOST[:PORT]/NAME@sha256:...")]
-pub(crate) struct NoReference {
+pub struct NoReference {
     text: String,
     reason: &'static str,
 }
@@ -71,27 +73,26 @@ impl FromStr for Reference {
             Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
             Some(_) | None => (named, None),
         };
-        if tag.is_some_and(|tag| !is_tag(tag)) {
+        if tag.is_some_and(|tag| !mirror::is_tag(tag)) {
             return Err(wrong("what follows the last : is no tag"));
         }
         let (registry, name) = match path.split_once('/') {
-            Some((host, name)) if host == "localhost" || host.contains(['.', ':']) => (host, name.to_owned()),
-            Some(_) => (HUB, path.to_owned()),
-            None => (HUB, format!("library/{path}")),
+            Some((host, name)) if host == "localhost" || host.contains(['.', ':']) => (host, name),
+            Some(_) | None => (HUB, path),
         };
-        if !is_host(registry) {
-            return Err(wrong("it has no valid host"));
-        }
-        if !name.split('/').all(is_component) {
+        // What a mirror and a registry take, so that nothing is a reference here and no name there.
+        let registry = mirror::parse_host(registry).map_err(|_| wrong("it has no valid host"))?;
+        let official = registry == HUB && !name.contains('/');
+        let name = format!("{}{name}", if official { HUB_OFFICIAL } else { "" });
+        if !mirror::is_repository(&name) {
             return Err(wrong(
-                "a repository's name is lower-case letters and digits, with . _ - within, and / between",
+                "a repository's name is lower-case letters and digits, with . _ - within, and / between, in at most 255 bytes",
             ));
         }
         let version = match (digest, tag) {
             (Some(digest), _) => Version::Digest(digest),
             (None, tag) => Version::Tag(tag.unwrap_or("latest").to_owned()),
         };
-        let registry = registry.to_ascii_lowercase();
         Ok(Self {
             repository: Repository { registry, name },
             version,
@@ -122,27 +123,6 @@ impl fmt::Display for Version {
     }
 }
 
-fn is_tag(tag: &str) -> bool {
-    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    tag.len() <= 128 && tag.starts_with(word) && tag.chars().all(|c| word(c) || matches!(c, '.' | '-'))
-}
-
-/// `HOST` or `HOST:PORT`.
-pub(crate) fn is_host(host: &str) -> bool {
-    let (name, port) = host
-        .rsplit_once(':')
-        .map_or((host, None), |(name, port)| (name, Some(port)));
-    let labels = name.split('.').all(|label| {
-        !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') && !label.starts_with('-')
-    });
-    labels && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
-}
-
-fn is_component(component: &str) -> bool {
-    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    component.starts_with(word) && component.ends_with(word) && component.chars().all(|c| word(c) || "._-".contains(c))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +145,10 @@ mod tests {
             ("127.0.0.1:5000/a/b/c:1.0", "127.0.0.1:5000", "a/b/c", "1.0"),
             ("org/model", "docker.io", "org/model", "latest"),
             ("model:v2", "docker.io", "library/model", "v2"),
+            ("docker.io/model", "docker.io", "library/model", "latest"),
+            ("index.docker.io/org/model", "docker.io", "org/model", "latest"),
+            ("R.Example/m", "r.example", "m", "latest"),
+            ("[::1]:5000/m:v1", "[::1]:5000", "m", "v1"),
             ("localhost/m:x", "localhost", "m", "x"),
             (&format!("r.example/m:v1@{digest}"), "r.example", "m", &digest),
             (&format!("r.example:1/m@{digest}"), "r.example:1", "m", &digest),
@@ -199,6 +183,9 @@ mod tests {
             "r.example:99999/a",
             "r.example/../a",
             "-r.example/a",
+            "r.example/a..b",
+            "r.example/a._b",
+            &format!("r.example/{}", "a/".repeat(200) + "a"),
         ] {
             assert!(wrong.parse::<Reference>().is_err(), "{wrong}");
         }

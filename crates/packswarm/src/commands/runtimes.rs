@@ -15,7 +15,6 @@ use clap::{Subcommand, ValueEnum};
 use super::print;
 use crate::failure::Failure;
 use crate::http::base;
-use crate::reference::is_host;
 
 /// Where a peer's mirror listens unless told otherwise.
 pub(super) const MIRROR: &str = "http://127.0.0.1:7655";
@@ -121,7 +120,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 impl What {
     fn request(&self) -> Result<Request, Failure> {
         let registries = self.registry.iter().map(|host| {
-            if !is_host(host) {
+            if mirror::parse_host(host).is_err() {
                 return Err(format!("`{host}` is no registry: write HOST or HOST:PORT"));
             }
             let listed = self.insecure_registry.iter().any(|insecure| insecure == host);

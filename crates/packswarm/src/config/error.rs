@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
+pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration {}", path.display())]
     Read {
@@ -65,7 +65,7 @@ pub(crate) enum ConfigError {
 
 /// Where an option was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub enum Place {
     /// In the file.
     File(PathBuf),
     /// By this environment variable.

@@ -43,11 +43,33 @@ pub(crate) fn load<R: RoleFile>(
     environment: &[(String, String)],
     flags: Vec<Flag>,
 ) -> Result<R, ConfigError> {
-    let defaults = Table::try_from(R::defaults()).expect("the defaults can be written as TOML");
-    let mut given = match file {
-        Some(path) => from_file::<R>(path)?,
+    let written = match file {
+        Some(path) => {
+            let read = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+                path: path.to_owned(),
+                source,
+            })?;
+            from_text::<R>(path, &read)?
+        }
         None => Vec::new(),
     };
+    over(written, environment, flags)
+}
+
+/// The options of a role as a file with this text sets them, over the defaults.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn read<R: RoleFile>(path: &Path, text: &str) -> Result<R, ConfigError> {
+    over(from_text::<R>(path, text)?, &[], Vec::new())
+}
+
+fn over<R: RoleFile>(
+    mut given: Vec<Given>,
+    environment: &[(String, String)],
+    flags: Vec<Flag>,
+) -> Result<R, ConfigError> {
+    let defaults = Table::try_from(R::defaults()).expect("the defaults can be written as TOML");
     given.extend(from_environment::<R>(environment, &defaults)?);
     given.extend(flags.into_iter().map(|flag| Given {
         path: flag.path.iter().map(ToString::to_string).collect(),
@@ -96,12 +118,8 @@ pub(crate) fn environment() -> Result<Vec<(String, String)>, ConfigError> {
     .collect()
 }
 
-fn from_file<R: RoleFile>(path: &Path) -> Result<Vec<Given>, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let table: Table = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+fn from_text<R: RoleFile>(path: &Path, text: &str) -> Result<Vec<Given>, ConfigError> {
+    let table: Table = toml::from_str(text).map_err(|error| ConfigError::Syntax {
         path: path.to_owned(),
         line: error
             .span()
