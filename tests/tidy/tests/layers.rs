@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate with the crates of ours that it may use. Data goes one way: nothing here points back.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     ("piece", &[]),
     ("wire", &["piece"]),
     ("swarm", &["piece", "wire"]),
@@ -80,6 +80,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
             "demo",
         ],
     ),
+    ("sim", &["piece", "wire", "swarm"]),
     ("tidy", &[]),
 ];
 
@@ -95,7 +96,7 @@ const SECRETS: [(&str, &[&str]); 8] = [
     ("memmap2", &["store"]),
     ("hyper", &["httpd"]),
     ("oci-spec", &["modelpack", "registry", "testbed"]),
-    ("clap", &["packswarm"]),
+    ("clap", &["packswarm", "sim"]),
 ];
 
 /// What the pure crates cannot do, because their manifests do not let them.
