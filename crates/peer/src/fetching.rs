@@ -11,7 +11,7 @@ use crate::parts::Parts;
 
 /// Fetches a piece and tells the machine how it went.
 pub(crate) async fn fetch(parts: Arc<Parts>, id: FetchId, from: NodeId, blob: Blob, piece: PieceIndex) {
-    let outcome = attempt(&parts, from, blob, piece).await;
+    let outcome = attempt(&parts, id, from, blob, piece).await;
     if outcome == Outcome::Stored {
         parts.watches.tell(&blob.digest, |seen| seen.gained += 1);
     }
@@ -21,7 +21,7 @@ pub(crate) async fn fetch(parts: Arc<Parts>, id: FetchId, from: NodeId, blob: Bl
     parts.engine.tell(Input::Fetched { id, outcome }).await;
 }
 
-async fn attempt(parts: &Arc<Parts>, from: NodeId, blob: Blob, piece: PieceIndex) -> Outcome {
+async fn attempt(parts: &Arc<Parts>, id: FetchId, from: NodeId, blob: Blob, piece: PieceIndex) -> Outcome {
     let Some(file) = parts.file(&blob.digest) else {
         return Outcome::StoreFailed;
     };
@@ -40,6 +40,7 @@ async fn attempt(parts: &Arc<Parts>, from: NodeId, blob: Blob, piece: PieceIndex
             return Outcome::Lost;
         }
     };
+    parts.engine.hint(Input::Started { id });
     parts.accept_runs(&file, std::mem::take(&mut incoming.runs));
     let Some(link) = file.link(piece) else {
         return Outcome::Unvouched;

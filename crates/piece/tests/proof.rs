@@ -2,8 +2,8 @@
 
 use ed25519_dalek::SigningKey;
 use piece::{
-    Bitfield, Blob, Chain, Digest, Geometry, MAX_PIECE_LEN, MAX_RUN, MIN_PIECE_LEN, Midstate, MidstateRun, PieceIndex,
-    PrefixHasher, SignedRun, Standing, prove, prove_two,
+    Bitfield, Blob, Chain, Digest, Geometry, MAX_RUN, MIN_PIECE_LEN, Midstate, MidstateRun, PieceIndex, PrefixHasher,
+    SignedRun, Standing, prove, prove_two,
 };
 use proptest::prelude::*;
 
@@ -332,8 +332,8 @@ proptest! {
     #[test]
     fn bitfields_of_the_right_length_keep_their_bits(raw in prop::collection::vec(any::<u8>(), 1..64), spare in 0u32..8) {
         let count = raw.len() as u32 * 8 - spare;
-        // Blobs of more than 64 pieces and up to 65,536 are cut into the longest.
-        let geometry = Geometry::of(u64::from(count) * if count <= 64 { MIN_PIECE_LEN } else { MAX_PIECE_LEN });
+        // Blobs of up to 1024 pieces are cut into the shortest.
+        let geometry = Geometry::of(u64::from(count) * MIN_PIECE_LEN);
         prop_assert_eq!(geometry.count(), count);
         let excess = raw[raw.len() - 1] & ((1u16 << spare) - 1) as u8 != 0;
         prop_assert_eq!(Bitfield::from_bytes(&geometry, &raw).is_err(), excess);

@@ -31,7 +31,7 @@ impl World {
                     bits.iter().zip(held).all(|(said, held)| said & !held == 0)
                 }
             },
-            Message::Have { digest, ranges } => {
+            Message::Have { digest, ranges, .. } => {
                 let (held, geometry) = (held(digest), self.blobs[self.blob_index(digest) as usize].geometry());
                 let mut numbers = ranges.iter().flat_map(|(first, count)| *first..first + count);
                 numbers.all(|number| geometry.piece(number).is_some_and(|piece| held.has(piece)))

@@ -24,6 +24,8 @@ pub(crate) enum Event {
     Flow { flow: u32, version: u32 },
     /// A piece request reaches the node that is asked.
     Asked { transfer: TransferId },
+    /// The first byte of a piece reaches the node that asked.
+    Started { transfer: TransferId },
     /// What became of a piece request reaches the node that asked.
     Answered { transfer: TransferId },
     /// The node that is asked hears that nobody waits any more.
@@ -62,6 +64,7 @@ impl Event {
             Self::Wake { node } => wide(3, node, 0),
             Self::Flow { flow, version } => wide(4, flow, version),
             Self::Asked { transfer } => wide(5, transfer.slot, transfer.generation),
+            Self::Started { transfer } => wide(20, transfer.slot, transfer.generation),
             Self::Answered { transfer } => wide(6, transfer.slot, transfer.generation),
             Self::Reset { transfer } => wide(7, transfer.slot, transfer.generation),
             Self::Verified { transfer } => wide(8, transfer.slot, transfer.generation),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use swarm::{node, scheduler};
+use wire::control::Role;
 
 /// More nodes than any run has memory for.
 const MAX_NODES: u32 = 200_000;
@@ -178,7 +179,10 @@ pub struct Tuning {
     pub lonely_below: Option<usize>,
     pub in_flight_mib: Option<u64>,
     pub in_flight_per_neighbour: Option<usize>,
+    /// `window_pieces`.
+    pub window_pieces: Option<usize>,
     pub upload_slots: Option<usize>,
+    pub seed_slots: Option<usize>,
     pub upload_queue: Option<usize>,
     pub have_interval_ms: Option<u64>,
     pub patience_ms: Option<u64>,
@@ -238,16 +242,26 @@ impl Scenario {
         self.blob_bytes() * u64::from(self.model.blobs)
     }
 
-    /// The nodes' settings.
-    pub fn node_config(&self) -> node::Config {
-        let (mut config, tuning) = (node::Config::default(), &self.tuning);
+    /// The settings of a seed or a peer.
+    pub fn node_config(&self, role: Role) -> node::Config {
+        let tuning = &self.tuning;
+        let mut config = match role {
+            Role::Seed => node::Config::seed(),
+            Role::Peer | Role::Scheduler => node::Config::default(),
+        };
         let millis = |value: Option<u64>| value.map(Duration::from_millis);
         let mib = |value: Option<u64>| value.map(|value| value << 20);
         set(&mut config.neighbours, tuning.neighbours);
         set(&mut config.lonely_below, tuning.lonely_below);
         set(&mut config.in_flight_bytes, mib(tuning.in_flight_mib));
+        set(&mut config.window_pieces, tuning.window_pieces);
         set(&mut config.in_flight_per_neighbour, tuning.in_flight_per_neighbour);
-        set(&mut config.upload_slots, tuning.upload_slots);
+        let slots = if role == Role::Seed {
+            tuning.seed_slots
+        } else {
+            tuning.upload_slots
+        };
+        set(&mut config.upload_slots, slots);
         set(&mut config.upload_queue, tuning.upload_queue);
         set(&mut config.have_interval, millis(tuning.have_interval_ms));
         set(&mut config.patience, millis(tuning.patience_ms));
@@ -407,7 +421,7 @@ mod tests {
     fn a_small_scenario_is_read() {
         let scenario = Scenario::parse(SMALL, &[]).unwrap();
         assert_eq!((scenario.nodes(), scenario.model_bytes()), (3, 16 << 20));
-        assert_eq!(scenario.node_config(), node::Config::default());
+        assert_eq!(scenario.node_config(Role::Peer), node::Config::default());
     }
 
     #[test]
@@ -427,7 +441,10 @@ mod tests {
             ("peers.0.count".to_owned(), toml::Value::Integer(5)),
         ];
         let scenario = Scenario::parse(SMALL, &overrides).unwrap();
-        assert_eq!((scenario.node_config().upload_slots, scenario.nodes()), (3, 6));
+        assert_eq!(
+            (scenario.node_config(Role::Peer).upload_slots, scenario.nodes()),
+            (3, 6)
+        );
     }
 
     #[test]

@@ -182,6 +182,16 @@ impl World {
             transfer.outcome = outcome;
             transfer.bytes = bytes;
         });
+        let at = self.now + self.latency(server, transfer.client);
+        self.queue.push(at, Event::Started { transfer: id });
+    }
+
+    /// The first byte of a piece has come.
+    pub(crate) fn started(&mut self, id: TransferId) {
+        let Some(transfer) = self.transfers.get(id) else { return };
+        if !transfer.cancelled && self.is_alive(transfer.client, transfer.client_life) {
+            self.deliver(transfer.client, Input::Started { id: transfer.fetch });
+        }
     }
 
     /// A node turns a request down.

@@ -141,6 +141,7 @@ impl World {
             }
             Event::Flow { flow, version } => self.flow_due(flow, version),
             Event::Asked { transfer } => self.asked(transfer),
+            Event::Started { transfer } => self.started(transfer),
             Event::Answered { transfer } => self.answered(transfer),
             Event::Reset { transfer } => self.reset(transfer),
             Event::Verified { transfer } => self.verified(transfer),
@@ -313,7 +314,7 @@ impl World {
             node: node_id(node),
             role,
         };
-        Node::new(identity, self.scenario.node_config(), self.rng.next_u64())
+        Node::new(identity, self.scenario.node_config(identity.role), self.rng.next_u64())
     }
 }
 

@@ -61,6 +61,10 @@ pub enum Message {
         /// Media type as the registry gave it, if known (manifests).
         #[n(3)]
         media_type: Option<String>,
+        /// Whether the sender is to be asked only for what nobody else has: it reads the registry, and its uplink is what the
+        /// whole swarm waits for.
+        #[cbor(n(4), default)]
+        spare: bool,
     },
     /// Pieces that the sender holds since it last spoke: `(first, count)` ranges, at most [`MAX_HAVE_RANGES`].
     #[n(1)]
@@ -71,6 +75,9 @@ pub enum Message {
         /// Ranges of piece numbers.
         #[n(1)]
         ranges: Vec<(u32, u32)>,
+        /// Requests that the sender is serving or keeps waiting, so that others ask where it is quiet.
+        #[cbor(n(2), default)]
+        load: u16,
     },
     /// The sender neither holds nor wants the blob (any more).
     #[n(2)]

@@ -55,6 +55,7 @@ fn exchange() {
         bits,
         wants: true,
         media_type: media_type.map(str::to_owned),
+        spare: false,
     };
     put(
         "holding.cbor",
@@ -68,6 +69,7 @@ fn exchange() {
             bits: Some(vec![0xff; 8192]),
             wants: false,
             media_type: None,
+            spare: true,
         }),
     );
     put(
@@ -75,6 +77,7 @@ fn exchange() {
         encode(&Message::Have {
             digest: BLOB.digest,
             ranges: vec![(0, 1), (7, 12), (u32::MAX, u32::MAX)],
+            load: 3,
         }),
     );
     put("gone.cbor", encode(&Message::Gone { digest: BLOB.digest }));

@@ -36,7 +36,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
             "httpd",
         ],
     ),
-    ("seed", &["peer", "wire"]),
+    ("seed", &["peer", "swarm", "wire"]),
     (
         "scheduler",
         &["piece", "wire", "swarm", "identity", "control", "admin", "httpd"],

@@ -7,7 +7,7 @@ use crate::Digest;
 fn blob() -> Blob {
     Blob {
         digest: Digest::of(b"a blob"),
-        size: 800 << 20,
+        size: 50 << 20,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use piece::{Digest, NodeId, PieceIndex};
+use wire::control::Role;
 use wire::exchange::{MAX_HAVE_RANGES, Message};
 
 use super::Node;
@@ -20,8 +21,13 @@ impl Node {
         let (Some(blob), Some(pieces)) = (state.blob(digest), &state.pieces) else {
             return;
         };
-        let bits = (!pieces.have.is_full()).then(|| pieces.have.as_bytes().to_vec());
-        let wants = state.wanted.is_some() && bits.is_some();
+        let mut shown = pieces.have.clone();
+        for piece in state.spread.hidden_from(&to) {
+            shown.clear(piece);
+        }
+        let bits = (!shown.is_full()).then(|| shown.as_bytes().to_vec());
+        let wants = state.is_hungry();
+        let spare = self.me.role == Role::Seed || state.origin.is_some();
         let media_type = state.media_type.clone();
         let mate = state.mate(to);
         if mate.told {
@@ -37,8 +43,19 @@ impl Node {
                 bits,
                 wants,
                 media_type,
+                spare,
             },
         });
+    }
+
+    /// Every neighbour that wants the blob is to hear of a piece.
+    pub(super) fn announce(&mut self, digest: Digest, piece: PieceIndex) {
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
+        for mate in state.mates.values_mut().filter(|mate| mate.wants && mate.told) {
+            mate.news.push(piece);
+        }
     }
 
     /// Says what we hold to every neighbour that takes part in the blob.
@@ -70,6 +87,7 @@ impl Node {
                 bits,
                 wants,
                 media_type,
+                spare,
             } => {
                 let Some(state) = self.blobs.get_mut(&blob.digest) else {
                     out.push(Output::Send {
@@ -85,11 +103,17 @@ impl Node {
                 if state.media_type.is_none() {
                     state.media_type = media_type;
                 }
-                state.mate(from).wants = wants;
+                let mate = state.mate(from);
+                mate.wants = wants;
+                mate.spare = spare;
                 self.links.join(&from, blob.digest);
                 self.tell(from, blob.digest, out);
+                self.spread(now, blob.digest);
             }
-            Message::Have { digest, ranges } => {
+            Message::Have { digest, ranges, load } => {
+                if let Some(link) = self.links.get_mut(&from) {
+                    link.heard_load(now, load);
+                }
                 if let Some(state) = self.blobs.get_mut(&digest) {
                     state.add_pieces(from, &ranges[..ranges.len().min(MAX_HAVE_RANGES)]);
                     let whole = state
@@ -123,6 +147,7 @@ impl Node {
 
     /// Sends the `Have`s that are due: at once to a neighbour that has heard nothing lately, else gathered.
     pub(super) fn send_news(&mut self, now: Duration, out: &mut Vec<Output>) {
+        let load = self.uploads.load();
         let interval = self.config.have_interval;
         self.newsy.retain(|digest| {
             let Some(state) = self.blobs.get_mut(digest) else {
@@ -145,6 +170,7 @@ impl Node {
                     message: Message::Have {
                         digest: *digest,
                         ranges,
+                        load,
                     },
                 });
             }

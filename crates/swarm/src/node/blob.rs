@@ -8,6 +8,7 @@ use wire::control::{Access, Source};
 
 use super::event::FetchId;
 use super::origin::Origin;
+use super::spreading::Spread;
 
 /// Sources remembered per blob; the first ones named are as good as any later.
 const MAX_SOURCES: usize = 8;
@@ -29,6 +30,8 @@ pub(super) struct BlobState {
     pub(super) mates: BTreeMap<NodeId, Mate>,
     /// Set while this node reads it from the registry.
     pub(super) origin: Option<Origin>,
+    /// What was read there and is on its way out.
+    pub(super) spread: Spread,
     /// Readers whose midstates count, as last passed on.
     pub(super) readers: Vec<NodeId>,
     /// Epoch of the last lease, so that a stale grant or revocation is known as such.
@@ -76,6 +79,8 @@ pub(super) struct Mate {
     pub(super) unread: Option<Option<Vec<u8>>>,
     /// Whether it wants pieces.
     pub(super) wants: bool,
+    /// Whether it wants to be asked only for what nobody else has.
+    pub(super) spare: bool,
     /// Whether it has heard our `Holding`.
     pub(super) told: bool,
     /// Sent wrong bytes of this blob: nothing more is asked of it.
@@ -99,6 +104,7 @@ impl BlobState {
             pieces: None,
             mates: BTreeMap::new(),
             origin: None,
+            spread: Spread::default(),
             readers: Vec::new(),
             last_epoch: 0,
             access: None,
@@ -197,6 +203,13 @@ impl BlobState {
             .min(pieces.have.prefix() as usize) as u32
     }
 
+    /// Whether somebody who need not be spared has a piece.
+    pub(super) fn is_common(&self, piece: PieceIndex) -> bool {
+        self.mates
+            .values()
+            .any(|mate| !mate.spare && !mate.banned && mate.has(piece))
+    }
+
     /// Whether any neighbour wants pieces.
     pub(super) fn others_want(&self) -> bool {
         self.mates.values().any(|mate| mate.wants)
@@ -235,6 +248,7 @@ impl Mate {
             field: None,
             unread: None,
             wants: false,
+            spare: false,
             told: false,
             banned: false,
             not_before: Duration::ZERO,

@@ -15,6 +15,9 @@ pub struct Config {
     pub connections: usize,
     /// Bytes of pieces under way to this node at most, so that the buffer pool is never what stops it.
     pub in_flight_bytes: u64,
+    /// Pieces under way to this node besides what bandwidth × delay fills. Fewer, and neighbours idle by chance; more, and pieces
+    /// queue at them.
+    pub window_pieces: usize,
     /// Piece requests under way to one neighbour at most.
     pub in_flight_per_neighbour: usize,
     /// Pieces served at the same time. More only splits the uplink finer, and every piece arrives later.
@@ -47,6 +50,19 @@ pub struct Config {
     pub wanted: usize,
 }
 
+impl Config {
+    /// A seed's: it is a neighbour of the first nodes of every swarm, of many at a time, and whoever joins before the first
+    /// pieces went round asks it. Slow neighbours must not leave its uplink idle.
+    pub fn seed() -> Self {
+        Self {
+            connections: 256,
+            upload_queue: 1024,
+            upload_slots: 16,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -54,8 +70,9 @@ impl Default for Config {
             lonely_below: 4,
             connections: 64,
             in_flight_bytes: 64 << 20,
+            window_pieces: 10,
             in_flight_per_neighbour: 4,
-            upload_slots: 16,
+            upload_slots: 8,
             upload_queue: 256,
             have_interval: Duration::from_millis(10),
             patience: Duration::from_millis(500),

@@ -3,28 +3,42 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use piece::{Digest, NodeId, PieceIndex};
+use piece::{Blob, Digest, NodeId, PieceIndex};
 use rand::Rng as _;
 use wire::control::{Accusation, Offence};
 use wire::exchange::Refusal;
 
-use super::Node;
 use super::event::{FetchId, Outcome, Output};
 use super::picker::{self, Choice};
+use super::window::Window;
+use super::{Config, Gain, Node};
 
 /// A neighbour that said `Busy` or was late several times in a row is left alone this long.
 const RESPITE: Duration = Duration::from_millis(200);
 /// A neighbour that no longer had a piece, or whose midstates we cannot trust yet, is asked for it again after this.
 const RETRY: Duration = Duration::from_millis(100);
+/// While no piece has come yet, nobody knows how long one takes: this many times the usual patience.
+const UNKNOWN: u32 = 8;
 /// Late requests in a row after which a neighbour gets one request at a time.
 const LATE_LIMIT: u32 = 2;
+
+/// Whether those who ask to be spared are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spared {
+    Yes,
+    No,
+}
 
 /// All requests of ours that are under way.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     by_id: BTreeMap<FetchId, Request>,
     next_id: u64,
+    /// Bytes of all of them: what the buffers must hold.
     bytes: u64,
+    /// Bytes of those that fill the window: not the late ones, and not those made of readers.
+    timely: u64,
+    window: Window,
 }
 
 #[derive(Debug)]
@@ -34,6 +48,8 @@ struct Request {
     from: NodeId,
     since: Duration,
     len: u64,
+    fills_window: bool,
+    started: bool,
     late: bool,
     cancelled: bool,
 }
@@ -46,6 +62,14 @@ impl Requests {
     fn is_late(&self, id: &FetchId) -> bool {
         self.by_id.get(id).is_none_or(|request| request.late)
     }
+
+    /// Whether one more piece of this length may be asked for. A reader's pieces are never put off: its uplink is what the
+    /// whole swarm waits for.
+    fn has_room(&self, len: u64, of_reader: bool, config: &Config) -> bool {
+        let window = self.window.bytes(len, config.window_pieces);
+        let fits = self.bytes + len <= config.in_flight_bytes;
+        self.bytes == 0 || (fits && (of_reader || self.timely + len <= window))
+    }
 }
 
 impl Node {
@@ -56,26 +80,37 @@ impl Node {
             if self.requests.bytes >= self.config.in_flight_bytes {
                 return;
             }
-            let Some(state) = self.blobs.get(&digest) else { continue };
-            let Some(pieces) = &state.pieces else { continue };
-            if pieces.have.is_full() {
-                continue;
-            }
-            let mut mates: Vec<(usize, u32, NodeId)> = state
-                .mates
-                .iter()
-                .filter(|(_, mate)| !mate.banned && mate.not_before <= now && mate.field.is_some())
-                .filter_map(|(node, _)| Some((self.links.get(node)?.in_flight, self.rng.next_u32(), *node)))
-                .collect();
-            mates.sort_unstable();
-            for (_, _, node) in mates {
-                while self.ask_one(now, digest, node, out) {}
+            self.ask_mates(now, digest, Spared::Yes, out);
+            let idle = self.blobs.get(&digest).and_then(|state| state.pieces.as_ref());
+            if idle.is_some_and(|pieces| pieces.in_flight.is_empty()) {
+                // Whoever has the rest is out of reach, or has been left alone for a while: better from the reader than not.
+                self.ask_mates(now, digest, Spared::No, out);
             }
         }
     }
 
+    /// Asks those who hold some of a blob for as much as may be under way.
+    fn ask_mates(&mut self, now: Duration, digest: Digest, spared: Spared, out: &mut Vec<Output>) {
+        let Some(state) = self.blobs.get(&digest) else { return };
+        let Some(pieces) = &state.pieces else { return };
+        if pieces.have.is_full() {
+            return;
+        }
+        let mut mates: Vec<(usize, u32, NodeId)> = state
+            .mates
+            .iter()
+            .filter(|(_, mate)| !mate.banned && mate.not_before <= now && mate.field.is_some())
+            .filter_map(|(node, _)| Some((self.links.get(node)?.load(now), self.rng.next_u32(), *node)))
+            .collect();
+        mates.sort_unstable();
+        // One of each in turn, so that what is asked for is spread over all of them.
+        while !mates.is_empty() {
+            mates.retain(|(_, _, node)| self.ask_one(now, digest, *node, spared, out));
+        }
+    }
+
     /// Asks one neighbour for one more piece, if it has room and a piece that we want.
-    fn ask_one(&mut self, now: Duration, digest: Digest, node: NodeId, out: &mut Vec<Output>) -> bool {
+    fn ask_one(&mut self, now: Duration, digest: Digest, node: NodeId, spared: Spared, out: &mut Vec<Output>) -> bool {
         let (Some(state), Some(link)) = (self.blobs.get(&digest), self.links.get(&node)) else {
             return false;
         };
@@ -87,10 +122,19 @@ impl Node {
         } else {
             self.config.in_flight_per_neighbour
         };
-        if link.in_flight >= window || mate.not_before > now {
+        if link.in_flight >= window
+            || !self
+                .requests
+                .has_room(pieces.geometry.piece_len(), mate.spare, &self.config)
+        {
             return false;
         }
         let requests = &self.requests;
+        let asked = |piece| pieces.in_flight.get(&piece).map_or(&[][..], Vec::as_slice);
+        let elsewhere = |piece| {
+            let mut asked = asked(piece).iter().filter_map(|id| requests.by_id.get(id));
+            asked.all(|request| request.from != node)
+        };
         let choice = Choice {
             pieces,
             node,
@@ -98,43 +142,73 @@ impl Node {
             cursor: state.wanted.as_ref().and_then(|wanted| wanted.cursor),
             reading: &|piece| state.origin.as_ref().is_some_and(|origin| origin.is_reading(piece)),
             late: &|piece| {
-                let asked = pieces.in_flight.get(&piece);
-                asked.is_some_and(|ids| {
-                    ids.len() < 3
-                        && ids.iter().all(|id| requests.is_late(id))
-                        && ids
-                            .iter()
-                            .all(|id| requests.by_id.get(id).is_none_or(|request| request.from != node))
-                })
+                let asked = asked(piece);
+                asked.len() < 3 && asked.iter().all(|id| requests.is_late(id)) && elsewhere(piece)
             },
+            spared: &|piece| spared == Spared::Yes && mate.spare && state.is_common(piece),
         };
         let picked = picker::pick(&choice, &mut self.rng).or_else(|| {
             let last_ones = pieces.missing() == 0 && link.in_flight == 0;
-            let other = |piece: &PieceIndex| {
-                let asked = pieces.in_flight.get(piece).into_iter().flatten();
-                asked
-                    .filter_map(|id| requests.by_id.get(id))
-                    .all(|request| request.from != node)
+            let typical = pieces.piece_time.unwrap_or(self.config.patience);
+            let old = |piece| {
+                let mut asked = asked(piece).iter().filter_map(|id| requests.by_id.get(id));
+                asked.all(|request| now.saturating_sub(request.since) >= typical)
             };
+            let able = |piece| elsewhere(piece) && old(piece);
             last_ones
-                .then(|| picker::duplicate(&choice, &mut self.rng))
+                .then(|| picker::duplicate(&choice, &able, &mut self.rng))
                 .flatten()
-                .filter(other)
         });
         let Some(piece) = picked else { return false };
-        let len = pieces.geometry.len(piece);
-        if self.requests.bytes > 0 && self.requests.bytes + len > self.config.in_flight_bytes {
-            return false;
+        let (len, fills_window) = (pieces.geometry.len(piece), !mate.spare);
+        self.leave_late_queues(digest, piece, out);
+        self.request(now, blob, piece, (node, len, fills_window), out);
+        true
+    }
+
+    /// A piece is to be asked of somebody else: late requests for it that have not begun are let go, as nothing of them is lost.
+    fn leave_late_queues(&mut self, digest: Digest, piece: PieceIndex, out: &mut Vec<Output>) {
+        let pieces = self.blobs.get(&digest).and_then(|state| state.pieces.as_ref());
+        let asked = pieces
+            .and_then(|pieces| pieces.in_flight.get(&piece))
+            .into_iter()
+            .flatten();
+        let queued = asked.filter(|id| {
+            self.requests
+                .by_id
+                .get(id)
+                .is_some_and(|request| request.late && !request.started)
+        });
+        let queued: Vec<FetchId> = queued.copied().collect();
+        self.cancel(&queued, out);
+    }
+
+    fn request(
+        &mut self,
+        now: Duration,
+        blob: Blob,
+        piece: PieceIndex,
+        (node, len, fills_window): (NodeId, u64, bool),
+        out: &mut Vec<Output>,
+    ) {
+        let digest = blob.digest;
+        if self.requests.is_empty() {
+            self.requests.window.begin(now);
         }
         let id = FetchId(self.requests.next_id);
         self.requests.next_id += 1;
         self.requests.bytes += len;
+        if fills_window {
+            self.requests.timely += len;
+        }
         let request = Request {
             digest,
             piece,
             from: node,
             since: now,
             len,
+            fills_window,
+            started: false,
             late: false,
             cancelled: false,
         };
@@ -151,7 +225,15 @@ impl Node {
             blob,
             piece,
         });
-        true
+    }
+
+    /// The answer to a request has begun.
+    pub(super) fn started(&mut self, now: Duration, id: FetchId) {
+        let Requests { by_id, window, .. } = &mut self.requests;
+        if let Some(request) = by_id.get_mut(&id) {
+            request.started = true;
+            window.started(now, now.saturating_sub(request.since));
+        }
     }
 
     /// A request has ended.
@@ -166,9 +248,10 @@ impl Node {
         } = request;
         match outcome {
             Outcome::Stored => {
+                self.requests.window.stored(now, request.len);
                 self.learn_speed(&digest, &from, now.saturating_sub(since));
                 self.cancel_others(digest, piece, out);
-                self.gained(now, digest, piece, out);
+                self.gained(now, digest, piece, Gain::Neighbour, out);
             }
             Outcome::WrongBytes => self.wrong_bytes(now, digest, piece, from, out),
             Outcome::Refused(Refusal::Busy) => self.respite(&digest, &from, now + RESPITE),
@@ -228,6 +311,9 @@ impl Node {
     fn take_request(&mut self, id: FetchId) -> Option<Request> {
         let request = self.requests.by_id.remove(&id)?;
         self.requests.bytes -= request.len;
+        if request.fills_window {
+            self.requests.timely -= request.len;
+        }
         if let Some(link) = self.links.get_mut(&request.from) {
             link.in_flight = link.in_flight.saturating_sub(1);
         }
@@ -319,8 +405,12 @@ impl Node {
                 .blobs
                 .get(&request.digest)
                 .and_then(|state| state.pieces.as_ref()?.piece_time);
-            if !request.late && age >= self.config.patience.max(typical.unwrap_or(self.config.patience) * 2) {
+            let allowed = typical.map_or(self.config.patience * UNKNOWN, |typical| typical * 2);
+            if !request.late && age >= self.config.patience.max(allowed) {
                 request.late = true;
+                if std::mem::take(&mut request.fills_window) {
+                    self.requests.timely -= request.len;
+                }
                 if let Some(link) = self.links.get_mut(&request.from) {
                     link.late += 1;
                 }

@@ -77,6 +77,11 @@ pub enum Input {
         /// What.
         message: Message,
     },
+    /// The answer to a piece request of ours has begun.
+    Started {
+        /// Which.
+        id: FetchId,
+    },
     /// A piece request of ours has ended.
     Fetched {
         /// Which.

@@ -14,6 +14,9 @@ const MAX_KNOWN: usize = 64;
 /// A node that could not be reached is not dialled again before this.
 const REDIAL: Duration = Duration::from_secs(3);
 
+/// What a neighbour said of its load counts this long.
+const LOAD_LASTS: Duration = Duration::from_millis(500);
+
 /// All connections of a node, and those it could make.
 #[derive(Debug)]
 pub(super) struct Links {
@@ -35,7 +38,22 @@ pub(super) struct Link {
     pub(super) in_flight: usize,
     /// Requests in a row that were late.
     pub(super) late: u32,
+    /// How many requests it had to serve when it last said so, and when that was.
+    load: (u16, Duration),
     last_used: Duration,
+}
+
+impl Link {
+    pub(super) const fn heard_load(&mut self, now: Duration, load: u16) {
+        self.load = (load, now);
+    }
+
+    /// How much it is likely to have to do: what it last said, while that is fresh, and what we ask of it.
+    pub(super) fn load(&self, now: Duration) -> usize {
+        let (said, at) = self.load;
+        let fresh = now.saturating_sub(at) < LOAD_LASTS;
+        self.in_flight + if fresh { usize::from(said) } else { 0 }
+    }
 }
 
 impl Links {
@@ -148,6 +166,7 @@ impl Node {
                 blobs: BTreeSet::new(),
                 in_flight: 0,
                 late: 0,
+                load: (0, Duration::ZERO),
                 last_used: now,
             },
         );

@@ -17,25 +17,35 @@ mod origin;
 mod picker;
 mod reading;
 mod reports;
+mod spreading;
 mod uploads;
+mod wanting;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use piece::{Bitfield, Blob, Digest, NodeId};
+use piece::{Bitfield, Digest, NodeId, PieceIndex};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use wire::control::{Failure, Source, Swarm};
+use wire::control::Swarm;
 use wire::exchange::Refusal;
 
 pub use config::Config;
 pub use event::{Ask, FetchId, HoldingNow, Identity, Input, Outcome, Output, ReadingNow, Report, ServeId};
 
-use blob::{BlobState, Pieces, Wanted};
+use blob::BlobState;
 use downloads::Requests;
 use links::Links;
 use reports::Reporter;
 use uploads::Uploads;
+
+/// Where a piece has come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gain {
+    Neighbour,
+    Registry,
+}
 
 /// Housekeeping that no event triggers (idle connections, lookups, second askings) happens at least this often.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -51,6 +61,8 @@ pub struct Node {
     hungry: BTreeSet<(bool, Digest)>,
     /// Blobs with `Have`s to send.
     newsy: BTreeSet<Digest>,
+    /// Blobs of which neighbours are told piece by piece.
+    spreading: BTreeSet<Digest>,
     links: Links,
     requests: Requests,
     uploads: Uploads,
@@ -67,6 +79,7 @@ impl Node {
             blobs: BTreeMap::new(),
             hungry: BTreeSet::new(),
             newsy: BTreeSet::new(),
+            spreading: BTreeSet::new(),
             links: Links::new(config.connections),
             requests: Requests::default(),
             uploads: Uploads::new(config.upload_slots, config.upload_queue),
@@ -101,6 +114,7 @@ impl Node {
             Input::Connected { node } => self.connected(now, node, out),
             Input::Disconnected { node } => self.disconnected(now, node, out),
             Input::Message { from, message } => self.message(now, from, message, out),
+            Input::Started { id } => self.started(now, id),
             Input::Fetched { id, outcome } => self.fetched(now, id, outcome, out),
             Input::Serve {
                 id,
@@ -121,7 +135,7 @@ impl Node {
                 if let Some(origin) = self.blobs.get_mut(&digest).and_then(|state| state.origin.as_mut()) {
                     origin.settled(piece);
                 }
-                self.gained(now, digest, piece, out);
+                self.gained(now, digest, piece, Gain::Registry, out);
             }
             Input::ReadFailed { digest, failure } => self.read_failed(digest, failure, out),
             Input::ChainBroken { digest, bits, vouchers } => self.chain_broken(now, digest, bits, &vouchers, out),
@@ -172,7 +186,7 @@ impl Node {
     }
 
     fn has_work(&self) -> bool {
-        !self.hungry.is_empty() || !self.requests.is_empty() || !self.links.is_empty()
+        !self.hungry.is_empty() || !self.requests.is_empty() || !self.links.is_empty() || !self.spreading.is_empty()
     }
 
     /// Restores what must hold between two inputs.
@@ -196,142 +210,13 @@ impl Node {
             self.look_alone(now, digest, out);
             self.doubt_if_stuck(now, digest, out);
         }
-    }
-
-    fn want(
-        &mut self,
-        now: Duration,
-        digest: Digest,
-        size: Option<u64>,
-        source: Source,
-        urgent: bool,
-        out: &mut Vec<Output>,
-    ) {
-        let known = self.blobs.contains_key(&digest);
-        if self.hungry.len() >= self.config.wanted && !known {
-            let message = format!("{} blobs are being fetched already; ask again later", self.hungry.len());
-            out.push(Output::Failed {
-                digest,
-                failure: Failure {
-                    status: 503,
-                    message,
-                    retry_after: Some(1),
-                    challenge: None,
-                },
-            });
-            return;
-        }
-        let state = self.blobs.entry(digest).or_insert_with(|| BlobState::new(size));
-        if let Some(blob) = state.blob(digest) {
-            // Whoever begins to wait now has not heard of it.
-            out.push(Output::Sized {
-                blob,
-                media_type: state.media_type.clone(),
-            });
-        }
-        if state.is_complete() {
-            out.push(Output::Complete { digest });
-            return;
-        }
-        self.reporter.changed(digest);
-        let new_source = !state.sources.contains(&source);
-        state.add_source(source.clone());
-        let first = state.wanted.is_none();
-        let was_urgent = state.wanted.as_ref().is_some_and(|wanted| wanted.urgent);
-        let wanted = state.wanted.get_or_insert(Wanted {
-            urgent,
-            progress: now,
-            cursor: None,
-            asked: now,
-            looked: None,
-        });
-        wanted.urgent |= urgent;
-        if !first && was_urgent != wanted.urgent {
-            self.hungry.remove(&(true, digest));
-        }
-        self.hungry.insert((!(urgent || was_urgent), digest));
-        if first && state.pieces.is_some() {
-            // Held in part from an earlier time: neighbours must hear that it is wanted now.
-            state.mates.values_mut().for_each(|mate| mate.told = false);
-            self.tell_mates(digest, out);
-        }
-        if let Some(size) = size {
-            self.learn_size(digest, size, None, out);
-        }
-        if first || new_source {
-            self.join(now, digest, source, out);
-        }
-    }
-
-    /// The size has become known: the store can open the blob.
-    fn learn_size(&mut self, digest: Digest, size: u64, media_type: Option<String>, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.get_mut(&digest) else {
-            return;
-        };
-        let first = state.size.is_none();
-        if state.size.is_some_and(|known| known != size) {
-            return;
-        }
-        state.size = Some(size);
-        let better = state.media_type.is_none() && media_type.is_some();
-        if better {
-            state.media_type = media_type;
-        }
-        let blob = Blob { digest, size };
-        if first || better {
-            out.push(Output::Sized {
-                blob,
-                media_type: state.media_type.clone(),
-            });
-        }
-        if state.pieces.is_none() && state.wanted.is_some() && !state.opening {
-            state.opening = true;
-            let source = state.sources.first().cloned();
-            out.push(Output::Open {
-                blob,
-                media_type: state.media_type.clone(),
-                source,
-            });
-        }
-    }
-
-    fn opened(&mut self, now: Duration, blob: Blob, bits: Bitfield, media_type: Option<String>, out: &mut Vec<Output>) {
-        let digest = blob.digest;
-        let state = self
-            .blobs
-            .entry(digest)
-            .or_insert_with(|| BlobState::new(Some(blob.size)));
-        state.size = Some(blob.size);
-        state.opening = false;
-        if state.media_type.is_none() {
-            state.media_type = media_type;
-        }
-        let geometry = blob.geometry();
-        state.pieces = Some(Pieces::new(geometry, bits));
-        for mate in state.mates.values_mut() {
-            mate.told = false;
-            mate.field = None;
-        }
-        let unread: Vec<NodeId> = state
-            .mates
-            .iter()
-            .filter(|(_, mate)| mate.unread.is_some())
-            .map(|(node, _)| *node)
-            .collect();
-        for node in unread {
-            let bits = state.mate(node).unread.take().flatten();
-            state.set_field(node, bits);
-        }
-        self.reporter.changed(digest);
-        if self.blobs[&digest].is_complete() {
-            self.completed(digest, out);
-        } else {
-            self.introduce(now, digest, out);
+        for digest in self.spreading.clone() {
+            self.spread(now, digest);
         }
     }
 
     /// A piece is proven and stored.
-    fn gained(&mut self, now: Duration, digest: Digest, piece: piece::PieceIndex, out: &mut Vec<Output>) {
+    fn gained(&mut self, now: Duration, digest: Digest, piece: PieceIndex, from: Gain, out: &mut Vec<Output>) {
         let Some(state) = self.blobs.get_mut(&digest) else {
             return;
         };
@@ -343,94 +228,14 @@ impl Node {
         if let Some(wanted) = &mut state.wanted {
             wanted.progress = now;
         }
-        for mate in state.mates.values_mut().filter(|mate| mate.wants && mate.told) {
-            mate.news.push(piece);
+        if from == Gain::Neighbour || !self.begin_spreading(now, digest, piece) {
+            self.announce(digest, piece);
         }
         self.newsy.insert(digest);
         self.reporter.changed(digest);
         if self.blobs[&digest].is_complete() {
             self.completed(digest, out);
         }
-    }
-
-    fn completed(&mut self, digest: Digest, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.get_mut(&digest) else {
-            return;
-        };
-        let waited = state.wanted.take().is_some();
-        if state.origin.take().is_some() {
-            out.push(Output::CloseOrigin { digest });
-        }
-        self.hungry.remove(&(true, digest));
-        self.hungry.remove(&(false, digest));
-        self.reporter.changed(digest);
-        self.cancel_all(digest, out);
-        if waited {
-            out.push(Output::Complete { digest });
-            out.push(Output::Provide { digest });
-        }
-    }
-
-    /// The blob cannot be had: tell whoever waits, keep what is here.
-    fn fail(&mut self, digest: Digest, failure: Failure, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.get_mut(&digest) else {
-            return;
-        };
-        let waited = state.wanted.take().is_some();
-        state.opening = false;
-        if state.origin.take().is_some() {
-            out.push(Output::CloseOrigin { digest });
-        }
-        self.hungry.remove(&(true, digest));
-        self.hungry.remove(&(false, digest));
-        self.cancel_all(digest, out);
-        if waited {
-            out.push(Output::Failed { digest, failure });
-        }
-        if self.blobs[&digest].pieces.is_none() {
-            self.forget(digest, out);
-        } else {
-            self.reporter.changed(digest);
-        }
-    }
-
-    /// The blob cannot be had from one source; another that was named may still serve it.
-    fn failed_at(&mut self, digest: Digest, about: Option<&Source>, failure: Failure, out: &mut Vec<Output>) {
-        if let Some(state) = self.blobs.get_mut(&digest) {
-            if let Some(source) = about {
-                state.sources.remove(source);
-            }
-            if about.is_none() || state.sources.is_empty() {
-                self.fail(digest, failure, out);
-            }
-        }
-    }
-
-    fn dropped(&mut self, digest: Digest, out: &mut Vec<Output>) {
-        if self.blobs.contains_key(&digest) {
-            self.cancel_all(digest, out);
-            self.forget(digest, out);
-        }
-    }
-
-    fn forget(&mut self, digest: Digest, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.remove(&digest) else {
-            return;
-        };
-        for node in state.mates.keys() {
-            self.links.leave(node, &digest);
-            out.push(Output::Send {
-                to: *node,
-                message: wire::exchange::Message::Gone { digest },
-            });
-        }
-        self.links.forget(&digest);
-        self.uploads.forget(&digest, out);
-        self.newsy.remove(&digest);
-        self.hungry.remove(&(true, digest));
-        self.hungry.remove(&(false, digest));
-        self.reporter.gone(digest);
-        out.push(Output::Unprovide { digest });
     }
 
     fn serve(&mut self, id: ServeId, from: NodeId, digest: Digest, piece: u32, out: &mut Vec<Output>) {

@@ -199,9 +199,9 @@ mod tests {
         origin
     }
 
-    /// 40 pieces of 4 MiB.
+    /// 1024 pieces of 4 MiB.
     fn pieces() -> Pieces {
-        let geometry = Geometry::of((160 << 20) + (96 << 20));
+        let geometry = Geometry::of(4 << 30);
         Pieces::new(geometry, Bitfield::empty(&geometry))
     }
 
@@ -250,11 +250,11 @@ mod tests {
         pieces.have.set(pieces.geometry.piece(0).unwrap());
         let mut origin = Origin::new(Duration::ZERO, lease);
         assert_eq!(
-            origin.ask(Duration::ZERO, Some(256 << 20), Some(&pieces), &config),
+            origin.ask(Duration::ZERO, Some(4 << 30), Some(&pieces), &config),
             Some(4 << 20..(4 << 20) + OPENING)
         );
         assert_eq!(
-            origin.ask(Duration::ZERO, Some(256 << 20), Some(&pieces), &config),
+            origin.ask(Duration::ZERO, Some(4 << 30), Some(&pieces), &config),
             None,
             "asked once"
         );
@@ -328,10 +328,10 @@ mod tests {
         };
         let (mut origin, config) = (Origin::new(Duration::ZERO, lease), Config::default());
         assert_eq!(
-            origin.ask(Duration::ZERO, Some(256 << 20), Some(&pieces()), &config),
+            origin.ask(Duration::ZERO, Some(4 << 30), Some(&pieces()), &config),
             None
         );
-        assert!(origin.ask(LISTEN, Some(256 << 20), Some(&pieces()), &config).is_some());
+        assert!(origin.ask(LISTEN, Some(4 << 30), Some(&pieces()), &config).is_some());
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(super) struct Choice<'a> {
     pub(super) reading: &'a dyn Fn(PieceIndex) -> bool,
     /// Whether all requests under way for a piece are late.
     pub(super) late: &'a dyn Fn(PieceIndex) -> bool,
+    /// Whether this neighbour is to be spared a piece, because others have it.
+    pub(super) spared: &'a dyn Fn(PieceIndex) -> bool,
 }
 
 /// The piece to ask of this neighbour now, if there is one worth asking.
@@ -40,13 +42,18 @@ pub(super) fn pick(choice: &Choice<'_>, rng: &mut ChaCha8Rng) -> Option<PieceInd
 
 /// A piece that is under way from somebody else and could be asked of this neighbour as well: the end game, when nothing
 /// else is left to ask.
-pub(super) fn duplicate(choice: &Choice<'_>, rng: &mut ChaCha8Rng) -> Option<PieceIndex> {
+pub(super) fn duplicate(
+    choice: &Choice<'_>,
+    able: &dyn Fn(PieceIndex) -> bool,
+    rng: &mut ChaCha8Rng,
+) -> Option<PieceIndex> {
     let able = choice.pieces.in_flight.iter().filter(|(piece, requests)| {
         requests.len() == 1
             && !choice.pieces.have.has(**piece)
             && choice.mate.has(**piece)
             && !refused(choice, **piece)
             && !(choice.reading)(**piece)
+            && able(**piece)
     });
     let able: Vec<PieceIndex> = able.map(|(piece, _)| *piece).collect();
     (!able.is_empty()).then(|| able[rng.random_range(0..able.len())])
@@ -77,6 +84,7 @@ fn open_to(choice: &Choice<'_>, piece: PieceIndex) -> bool {
         && !(choice.reading)(piece)
         && (!choice.pieces.in_flight.contains_key(&piece) || (choice.late)(piece))
         && !refused(choice, piece)
+        && !(choice.spared)(piece)
 }
 
 fn refused(choice: &Choice<'_>, piece: PieceIndex) -> bool {
@@ -117,6 +125,7 @@ mod tests {
             cursor: cursor.and_then(|n| pieces.geometry.piece(n)),
             reading: &|_| false,
             late: &|_| false,
+            spared: &|_| false,
         };
         pick(&choice, &mut ChaCha8Rng::seed_from_u64(seed)).map(PieceIndex::get)
     }

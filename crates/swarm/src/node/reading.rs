@@ -52,6 +52,9 @@ impl Node {
             out.push(Output::CloseOrigin { digest });
         }
         state.origin = Some(Origin::new(now, lease));
+        // Neighbours are to spare whoever reads.
+        state.mates.values_mut().for_each(|mate| mate.told = false);
+        self.tell_mates(digest, out);
     }
 
     /// The scheduler took the lease away.

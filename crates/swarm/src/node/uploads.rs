@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use piece::{Digest, NodeId};
+use piece::{Digest, NodeId, PieceIndex};
 use wire::exchange::Refusal;
 
 use super::event::{Output, ServeId};
@@ -16,7 +16,7 @@ use super::event::{Output, ServeId};
 pub(super) struct Uploads {
     slots: usize,
     queue_limit: usize,
-    active: BTreeSet<ServeId>,
+    active: BTreeMap<ServeId, Waiting>,
     /// Ordered by (times the piece has left, arrival): the next to serve is the first.
     queue: BTreeSet<(u32, u64, ServeId)>,
     waiting: BTreeMap<ServeId, Waiting>,
@@ -38,7 +38,7 @@ impl Uploads {
         Self {
             slots,
             queue_limit,
-            active: BTreeSet::new(),
+            active: BTreeMap::new(),
             queue: BTreeSet::new(),
             waiting: BTreeMap::new(),
             served: BTreeMap::new(),
@@ -87,6 +87,17 @@ impl Uploads {
         self.fill(out);
     }
 
+    /// Requests that are being served or wait.
+    pub(super) fn load(&self) -> u16 {
+        u16::try_from(self.active.len() + self.waiting.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Whether a neighbour is waiting for a piece or being served it.
+    pub(super) fn has_asked(&self, node: &NodeId, digest: &Digest, piece: PieceIndex) -> bool {
+        let mut asked = self.waiting.values().chain(self.active.values());
+        asked.any(|request| request.from == *node && request.piece == piece.get() && request.digest == *digest)
+    }
+
     /// A neighbour is gone: nothing of it needs to wait.
     pub(super) fn gone(&mut self, node: &NodeId, out: &mut Vec<Output>) {
         let theirs: Vec<ServeId> = self
@@ -131,7 +142,7 @@ impl Uploads {
             if let Some(times) = self.served.get_mut(&waiting.digest) {
                 times[waiting.piece as usize] += 1;
             }
-            self.active.insert(id);
+            self.active.insert(id, waiting);
             out.push(Output::Serve { id });
         }
     }

@@ -163,6 +163,7 @@ impl World {
         if self.hosts[node].role == Role::Seed {
             self.sent_by_seeds += 1;
         }
+        self.tell(to, LATENCY, Input::Started { id: request });
         self.hosts[node].uploads += 1;
         let took = PIECE_TIME * self.hosts[node].uploads;
         let lost = self.rng.random_bool(self.faults.loss);

@@ -181,6 +181,7 @@ async fn a_neighbour_that_is_not_heard_must_wait_and_loses_nothing() {
     let big = |number: u32| Message::Have {
         digest: blob().digest,
         ranges: vec![(number, 1); 2000],
+        load: 3,
     };
     let mut sent = 0;
     // Nobody reads b's events: its queue fills, then QUIC's window, then the queue here.
@@ -219,6 +220,7 @@ async fn a_message_that_no_frame_holds_is_refused_here() {
         bits,
         wants: false,
         media_type: None,
+        spare: false,
     };
     let error = a.transport.send(&b.id, message).unwrap_err();
     assert!(

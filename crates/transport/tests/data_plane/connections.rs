@@ -21,10 +21,12 @@ async fn messages_pass_both_ways_in_order() {
         bits: Some(vec![0xf0; 8192]),
         wants: true,
         media_type: Some("application/vnd.cncf.model.manifest.v1+json".to_owned()),
+        spare: false,
     };
     let have = Message::Have {
         digest: blob().digest,
         ranges: vec![(u32::MAX - 1, 1); MAX_HAVE_RANGES],
+        load: 3,
     };
     for message in [holding.clone(), have.clone(), gone(1)] {
         a.transport.send(&b.id, message).unwrap();

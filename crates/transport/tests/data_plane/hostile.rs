@@ -47,12 +47,14 @@ async fn garbage_on_the_message_stream_closes_the_connection() {
     let long_have = Message::Have {
         digest: Digest::EMPTY,
         ranges,
+        load: 3,
     };
     let long_type = Message::Holding {
         blob: blob(),
         bits: None,
         wants: false,
         media_type: Some(text),
+        spare: false,
     };
     for (bytes, why) in [
         (

@@ -19,6 +19,9 @@ section! {
     /// Bytes of pieces under way to this node at most; at most `pieces.buffers`, which they fill.
     #[serde(with = "size")]
     in_flight_bytes => in_flight_bytes: u64, "16MiB";
+    /// Pieces under way to this node besides what fills its link (bandwidth times delay, which is measured). Fewer, and
+    /// neighbours idle by chance; more, and pieces wait in their queues.
+    window_pieces => window_pieces: usize, "12";
     /// Requests under way to one neighbour at most.
     in_flight_per_neighbour => in_flight_per_neighbour: usize, "8";
     /// Pieces served at the same time. More only splits the uplink finer, and every piece arrives later.
