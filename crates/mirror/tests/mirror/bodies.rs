@@ -123,7 +123,7 @@ async fn a_connection_is_used_again_after_every_kind_of_answer() {
         ),
         (
             format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nhost: x\r\nrange: bytes=1-2\r\n\r\n"),
-            "12",
+            "\r\n\r\n12",
         ),
         (
             format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nhost: x\r\nrange: bytes=10-\r\n\r\n"),
