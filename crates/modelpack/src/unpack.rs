@@ -73,18 +73,22 @@ impl Default for Options {
 pub struct Limits {
     /// Entries of all archives together. Default: 1,000,000.
     pub entries: u64,
+    /// Bytes of all their names and link targets together, which are in memory until their layer is proven. Default:
+    /// 256 MiB, a million of 256.
+    pub names: u64,
     /// How many times its own size an archive may have when unpacked. Default: 200; weights hardly compress at all.
     pub expansion: u64,
-    /// Up to here an archive may unpack whatever its own size is. Default: 1 GiB.
-    pub expansion_floor: u64,
+    /// Bytes that all archives together may have beyond that, so that small ones may be mostly zeros. Default: 1 GiB.
+    pub expansion_slack: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             entries: 1_000_000,
+            names: 256 << 20,
             expansion: 200,
-            expansion_floor: 1 << 30,
+            expansion_slack: 1 << 30,
         }
     }
 }

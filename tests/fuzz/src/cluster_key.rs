@@ -17,7 +17,8 @@ pub(crate) const DECODER: Decoder = Decoder {
         "\u{2028}",
     ],
     max_len: 16 << 10,
-    memory: 256 << 10,
+    // The text again with comments, most of all on empty lines.
+    memory: 1 << 20,
 };
 
 /// One or two keys, each of which makes the proof that the same file accepts; or an error that names a line that is there.

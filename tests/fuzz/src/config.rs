@@ -34,16 +34,16 @@ pub(crate) const DECODER: Decoder = Decoder {
     memory: 8 << 20,
 };
 
-/// What a role takes, it takes again as it writes it, and it means the same.
+/// What a role takes, it takes again as it writes it, and it means the same. The length says which role: all three take
+/// their time.
 fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    for role in [Role::Scheduler, Role::Seed, Role::Peer] {
-        match config::check(role, Path::new("fuzz.toml"), text) {
-            Ok(written) => assert_eq!(
-                config::check(role, Path::new("again.toml"), &written).ok(),
-                Some(written)
-            ),
-            Err(error) => assert!(!error.to_string().is_empty()),
-        }
+    let role = [Role::Peer, Role::Seed, Role::Scheduler][text.len() % 3];
+    match config::check(role, Path::new("fuzz.toml"), text) {
+        Ok(written) => assert_eq!(
+            config::check(role, Path::new("again.toml"), &written).ok(),
+            Some(written)
+        ),
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
 }

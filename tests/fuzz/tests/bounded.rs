@@ -1,6 +1,6 @@
 //! Every decoder, over its corpus and over as many cases made from it as fit into a second; a minute with `tests/run --long`.
 //!
-//! What fails can be seen again: `PACKSWARM_TEST_SEED=SEED cargo test -p fuzz NAME`, and the bytes are printed.
+//! What fails can be seen again by `PACKSWARM_TEST_SEED=SEED cargo test -p fuzz NAME`, and its bytes are kept in `fuzz/artifacts`.
 #![allow(clippy::unwrap_used, reason = "the line of a failed unwrap says all in a test")]
 
 use std::collections::BTreeSet;
@@ -23,8 +23,8 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// How long one decoder is tried in the ordinary test command, and by `--long`.
 const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(60);
-/// Bytes of a failed case that are printed.
-const SHOWN: usize = 4096;
+/// Characters of a failed case that are printed.
+const SHOWN: usize = 200;
 
 fn is_long() -> bool {
     std::env::var("PACKSWARM_TEST_LONG").is_ok_and(|value| value == "1")
@@ -73,18 +73,30 @@ fn tried(decoder: &Decoder, bytes: &[u8], which: &str) {
     let before = MEMORY.current_usage();
     let kept = catch_unwind(AssertUnwindSafe(|| (decoder.check)(bytes)));
     let took = MEMORY.peak_usage().saturating_sub(before);
-    let shown = |bytes: &[u8]| bytes.escape_ascii().take(SHOWN).map(char::from).collect::<String>();
     if let Err(panic) = kept {
-        eprintln!("{}: {which}: {} bytes: \"{}\"", decoder.name, bytes.len(), shown(bytes));
+        eprintln!("{}", story(decoder, bytes, which));
         resume_unwind(panic);
     }
     let most = decoder.memory;
     assert!(
         took <= most,
-        "{}: {which} took {took} bytes of memory, over {most}: \"{}\"",
-        decoder.name,
-        shown(bytes)
+        "{took} bytes of memory are over {most}: {}",
+        story(decoder, bytes, which)
     );
+}
+
+/// What failed, and where its bytes are now: where cargo-fuzz keeps such.
+fn story(decoder: &Decoder, bytes: &[u8], which: &str) -> String {
+    let folder = corpus::folder(decoder.name).join("../../artifacts").join(decoder.name);
+    let file = folder.join(format!("failed-{}", std::process::id()));
+    let kept = fs::create_dir_all(&folder).and_then(|()| fs::write(&file, bytes));
+    let shown: String = bytes.escape_ascii().map(char::from).take(SHOWN).collect();
+    let place = kept.map_or_else(|error| error.to_string(), |()| file.display().to_string());
+    format!(
+        "{}: {which}, {} bytes, kept as {place}: \"{shown}\"",
+        decoder.name,
+        bytes.len()
+    )
 }
 
 macro_rules! each {

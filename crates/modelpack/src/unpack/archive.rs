@@ -89,7 +89,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn entry<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<(), Stop> {
-        let counted = self.shared.count_entry(entry.path_bytes().len());
+        let target = entry.link_name_bytes().map_or(0, |name| name.len());
+        let counted = self.shared.count_entry(entry.path_bytes().len() + target);
         counted.map_err(|limit| UnpackError::Limit {
             layer: self.job.name(),
             limit,

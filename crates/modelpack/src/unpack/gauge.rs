@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Buf, Bytes};
 use piece::Digest;
@@ -120,16 +121,17 @@ impl Valve {
 }
 
 /// An archive's bytes, after decompression.
-pub(super) struct Outflow<R> {
+pub(super) struct Outflow<'s, R> {
     inner: R,
     hasher: Sha256,
     left: u64,
+    slack: &'s AtomicU64,
     valve: Valve,
 }
 
-impl<R: Read> Outflow<R> {
-    /// Lets at most `limit` bytes through.
-    pub(super) fn new(inner: R, limit: u64) -> Self {
+impl<'s, R: Read> Outflow<'s, R> {
+    /// Lets `limit` bytes through, and beyond them what is left of `slack`, which it shares with other archives.
+    pub(super) fn new(inner: R, limit: u64, slack: &'s AtomicU64) -> Self {
         let valve = Valve {
             header_budget: Rc::new(Cell::new(u64::MAX)),
             excess: Rc::default(),
@@ -138,6 +140,7 @@ impl<R: Read> Outflow<R> {
             inner,
             hasher: Sha256::new(),
             left: limit,
+            slack,
             valve,
         }
     }
@@ -153,13 +156,23 @@ impl<R: Read> Outflow<R> {
         Ok(Digest::from_bytes(self.hasher.clone().finalize().into()))
     }
 
+    /// Whether this many bytes more may come.
+    fn grants(&mut self, bytes: u64) -> bool {
+        let own = bytes.min(self.left);
+        self.left -= own;
+        let take = |slack: u64| slack.checked_sub(bytes - own);
+        self.slack
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok()
+    }
+
     fn refuse(&self, excess: Excess) -> io::Error {
         self.valve.excess.set(Some(excess));
         io::Error::other("the archive exceeds a limit")
     }
 }
 
-impl<R: Read> Read for Outflow<R> {
+impl<R: Read> Read for Outflow<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let budget = self.valve.header_budget.get();
         if budget == 0 {
@@ -167,10 +180,9 @@ impl<R: Read> Read for Outflow<R> {
         }
         let want = buffer.len().min(usize::try_from(budget).unwrap_or(usize::MAX));
         let read = self.inner.read(&mut buffer[..want])?;
-        if read as u64 > self.left {
+        if !self.grants(read as u64) {
             return Err(self.refuse(Excess::Expansion));
         }
-        self.left -= read as u64;
         if budget != u64::MAX {
             self.valve.header_budget.set(budget - read as u64);
         }

@@ -180,13 +180,7 @@ impl PackedLayer {
 
     /// Reads the archive to its end and beyond; also returns the digest of what came out of the decompressor.
     fn read(&self, inflow: &mut Inflow) -> Result<(Vec<Item>, Digest), Stop> {
-        let limits = self.shared.options.limits;
-        let limit = self
-            .job
-            .blob
-            .size
-            .saturating_mul(limits.expansion)
-            .max(limits.expansion_floor);
+        let limit = self.job.blob.size.saturating_mul(self.shared.options.limits.expansion);
         match self.job.packing {
             Packing::Raw | Packing::Tar => self.read_from(inflow, u64::MAX),
             Packing::TarGzip => self.read_from(MultiGzDecoder::new(inflow), limit),
@@ -199,7 +193,7 @@ impl PackedLayer {
     }
 
     fn read_from(&self, decompressed: impl Read, limit: u64) -> Result<(Vec<Item>, Digest), Stop> {
-        let mut outflow = Outflow::new(decompressed, limit);
+        let mut outflow = Outflow::new(decompressed, limit, &self.shared.slack);
         let valve = outflow.valve();
         let read = archive::read(&self.shared, &self.job, &mut outflow, &valve)
             .and_then(|items| Ok((items, outflow.drain().map_err(Stop::Unreadable)?)));
@@ -211,8 +205,9 @@ impl PackedLayer {
         };
         match (read, valve.excess()) {
             (Err(Stop::Unreadable(_)), Some(Excess::Expansion)) => exceeded(format!(
-                "it unpacks to more than {limit} bytes, too many for its {}",
-                self.job.blob.size
+                "it unpacks to more than {limit} bytes, too many for its {}, and the {} that an artifact's archives may \
+                 have beyond that are used up",
+                self.job.blob.size, self.shared.options.limits.expansion_slack
             )),
             (Err(Stop::Unreadable(_)), Some(Excess::Headers)) => exceeded(format!(
                 "the headers of one of its entries are longer than {MAX_HEADERS} bytes"

@@ -17,8 +17,6 @@ use crate::{Mtime, TreePath};
 
 /// Progress is reported once per this many bytes of an item.
 const PROGRESS_STEP: u64 = 1 << 20;
-/// Characters of all paths in archives together. They are kept until their layer is proven; a million of 256 characters.
-const MAX_PATH_BYTES: u64 = 256 << 20;
 
 /// The destination, what is known of it, and the way to report.
 #[derive(Debug)]
@@ -30,7 +28,9 @@ pub(super) struct Shared {
     /// Directories that archives gave a time, to be set when nothing more is placed in them.
     directories: Mutex<Vec<(TreePath, Mtime)>>,
     entries: AtomicU64,
-    path_bytes: AtomicU64,
+    names: AtomicU64,
+    /// What is left of [`Limits::expansion_slack`](super::Limits::expansion_slack).
+    pub(super) slack: AtomicU64,
     reporter: mpsc::Sender<Event>,
 }
 
@@ -50,12 +50,13 @@ impl Shared {
         let journal = Journal::open(&tree, &hex).map_err(tree.failed("read", ".packswarm/journal"))?;
         Ok(Arc::new(Self {
             tree,
+            slack: AtomicU64::new(options.limits.expansion_slack),
             options,
             claims: Mutex::new(claims),
             journal: Mutex::new(journal),
             directories: Mutex::default(),
             entries: AtomicU64::new(0),
-            path_bytes: AtomicU64::new(0),
+            names: AtomicU64::new(0),
             reporter,
         }))
     }
@@ -97,15 +98,20 @@ impl Shared {
             .push((path, mtime));
     }
 
-    /// Counts an archive's entry; what is wrong when there are too many.
-    pub(super) fn count_entry(&self, path_len: usize) -> Result<(), String> {
-        let limit = self.options.limits.entries;
-        if self.entries.fetch_add(1, Ordering::Relaxed) >= limit {
-            return Err(format!("the artifact's archives have more than {limit} entries"));
-        }
-        if self.path_bytes.fetch_add(path_len as u64, Ordering::Relaxed) >= MAX_PATH_BYTES {
+    /// Counts an archive's entry, with the bytes of its name and link target; what is wrong when there are too many.
+    pub(super) fn count_entry(&self, names: usize) -> Result<(), String> {
+        let limits = self.options.limits;
+        if self.entries.fetch_add(1, Ordering::Relaxed) >= limits.entries {
             return Err(format!(
-                "the paths in the artifact's archives are together over {MAX_PATH_BYTES} bytes long"
+                "the artifact's archives have more than {} entries",
+                limits.entries
+            ));
+        }
+        let names = names as u64;
+        if self.names.fetch_add(names, Ordering::Relaxed) + names > limits.names {
+            return Err(format!(
+                "the names and link targets in the artifact's archives are together over {} bytes long",
+                limits.names
             ));
         }
         Ok(())

@@ -277,26 +277,44 @@ impl Tar {
         self.entry(tar::EntryType::Link, path, target, b"")
     }
 
+    /// With a name that need not be text.
+    pub(crate) fn raw_file(self, path: &[u8], content: &[u8]) -> Self {
+        self.raw_entry(plain(), tar::EntryType::Regular, path, b"", content)
+    }
+
+    /// With a target that need not be text.
+    pub(crate) fn raw_symlink(self, path: &str, target: &[u8]) -> Self {
+        self.raw_entry(plain(), tar::EntryType::Symlink, path.as_bytes(), target, b"")
+    }
+
     pub(crate) fn entry(self, kind: tar::EntryType, path: &str, link: &str, content: &[u8]) -> Self {
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(0o640);
-        header.set_mtime(1_600_000_000);
-        self.entry_with(header, kind, path, link, content)
+        self.entry_with(plain(), kind, path, link, content)
     }
 
     pub(crate) fn entry_with(
-        mut self,
-        mut header: tar::Header,
+        self,
+        header: tar::Header,
         kind: tar::EntryType,
         path: &str,
         link: &str,
         content: &[u8],
     ) -> Self {
+        self.raw_entry(header, kind, path.as_bytes(), link.as_bytes(), content)
+    }
+
+    fn raw_entry(
+        mut self,
+        mut header: tar::Header,
+        kind: tar::EntryType,
+        path: &[u8],
+        link: &[u8],
+        content: &[u8],
+    ) -> Self {
         header.set_entry_type(kind);
         header.set_size(content.len() as u64);
         let old = header.as_old_mut();
-        old.name[..path.len()].copy_from_slice(path.as_bytes());
-        old.linkname[..link.len()].copy_from_slice(link.as_bytes());
+        old.name[..path.len()].copy_from_slice(path);
+        old.linkname[..link.len()].copy_from_slice(link);
         header.set_cksum();
         self.0.append(&header, content).unwrap();
         self
@@ -313,4 +331,12 @@ impl Tar {
     pub(crate) fn bytes(self) -> Vec<u8> {
         self.0.into_inner().unwrap()
     }
+}
+
+/// A header as archives of models have it.
+fn plain() -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o640);
+    header.set_mtime(1_600_000_000);
+    header
 }

@@ -54,6 +54,24 @@ async fn entries_that_lead_elsewhere_are_refused() {
             before().pax(&[("path", "../precious")]).file("x", b"x"),
             path(PathError::Parent),
         ),
+        (
+            before().pax(&[("path", &"n".repeat(256))]).file("x", b"x"),
+            path(PathError::TooLong),
+        ),
+        (
+            before().pax(&[("path", &"n/".repeat(2048))]).file("x", b"x"),
+            path(PathError::TooLong),
+        ),
+        (
+            before().pax(&[("path", &"n/".repeat(65))]).file("x", b"x"),
+            path(PathError::TooDeep),
+        ),
+        (before().raw_file(b"caf\xe9", b"x"), Refusal::NotUtf8),
+        (before().raw_symlink("l", b"caf\xe9"), Refusal::NotUtf8),
+        (
+            before().pax(&[("linkpath", &"t/".repeat(2048))]).symlink("l", "x"),
+            target(PathError::TooLong),
+        ),
         (before().symlink("l", "/etc"), target(PathError::Absolute)),
         (before().symlink("l", "../precious"), target(PathError::Parent)),
         (before().symlink("a/l", "../../precious"), target(PathError::Parent)),

@@ -26,7 +26,7 @@ async fn an_archive_that_expands_too_far_is_refused() {
         let built = Model::default().packed(kind, "", &zeros).build();
         let tight = Limits {
             expansion: 10,
-            expansion_floor: 1 << 20,
+            expansion_slack: 1 << 20,
             ..Limits::default()
         };
         assert!(
@@ -36,7 +36,7 @@ async fn an_archive_that_expands_too_far_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let enough = Limits {
             expansion: 10,
-            expansion_floor: 9 << 20,
+            expansion_slack: 9 << 20,
             ..Limits::default()
         };
         unpack_with(&built, dir.path(), limited(enough)).await.0.unwrap();
@@ -47,7 +47,7 @@ async fn an_archive_that_expands_too_far_is_refused() {
     let built = Model::default().packed("dataset.v1.tar+zstd", "", &hidden).build();
     let tight = Limits {
         expansion: 10,
-        expansion_floor: 1 << 20,
+        expansion_slack: 1 << 20,
         ..Limits::default()
     };
     assert!(limit_hit(&built, tight).await.contains("unpacks to more than"));
@@ -75,6 +75,60 @@ async fn too_many_entries_are_refused_over_all_archives_together() {
     );
     let summary = unpack(&built, dir.path()).await.unwrap();
     assert_eq!(summary.files, 120, "more than 64 of them: synced together");
+}
+
+#[tokio::test]
+async fn many_small_bombs_are_one_large_one() {
+    let zeros = |name: &str| Tar::new().file(name, &vec![0; 700 << 10]).bytes();
+    let [one, two] = ["one", "two"].map(zeros);
+    let both = || {
+        Model::default()
+            .packed("doc.v1.tar+gzip", "", &one)
+            .packed("doc.v1.tar+zstd", "", &two)
+    };
+    let with = |slack| Limits {
+        expansion: 1,
+        expansion_slack: slack,
+        ..Limits::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let unpacked = unpack_with(&both().build(), dir.path(), limited(with(1 << 20))).await.0;
+    assert!(matches!(unpacked, Err(UnpackError::Limit { .. })), "{unpacked:?}");
+    assert!(tree(dir.path()).len() <= 1);
+    let dir = tempfile::tempdir().unwrap();
+    let unpacked = unpack_with(&both().build(), dir.path(), limited(with(2 << 20))).await.0;
+    assert_eq!(unpacked.unwrap().files, 2);
+}
+
+#[tokio::test]
+async fn a_million_entries_are_the_most() {
+    // One directory over and over, which is no harm but for their number.
+    let archive = Tar::new().dir("d").bytes();
+    let thousand = compress("+zstd", &archive[..512].repeat(1000));
+    let blob = [thousand.repeat(1000), compress("+zstd", &archive)].concat();
+    let digest = piece::Digest::of(&blob);
+    let model = Model::default().layer("dataset.v1.tar+zstd", json!({}), &blob, digest);
+    let limit = limit_hit(&model.build(), Limits::default()).await;
+    assert!(limit.contains("more than 1000000 entries"), "{limit}");
+}
+
+#[tokio::test]
+async fn names_and_link_targets_are_bounded_together() {
+    let archive = Tar::new()
+        .file("file", b"x")
+        .pax(&[("linkpath", &"t/".repeat(500))])
+        .symlink("link", "x")
+        .bytes();
+    let built = Model::default().packed("doc.v1.tar", "", &archive).build();
+    let with = |names| Limits {
+        names,
+        ..Limits::default()
+    };
+    let limit = limit_hit(&built, with(1007)).await;
+    assert!(limit.contains("names and link targets"), "{limit}");
+    let dir = tempfile::tempdir().unwrap();
+    let unpacked = unpack_with(&built, dir.path(), limited(with(1008))).await.0;
+    assert_eq!(unpacked.unwrap().files, 1);
 }
 
 #[tokio::test]
