@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use axum::body::{self, Body};
+use axum::body::{self, Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::{HeaderMap, StatusCode, header, request};
 use axum::middleware::Next;
@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 
 /// Bytes of an operation's body: a preheat of some thousand blobs.
 const MAX_BODY: usize = 1 << 20;
+/// The longest that it may be on its way: who sends it byte by byte has one connection of few.
+const BODY: Duration = Duration::from_secs(30);
 
 /// Why an operation cannot be done, by whose fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,14 +75,24 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let invalid =
-            |error: &dyn std::fmt::Display| ApiError::Invalid(format!("the body is not as expected: {error}"));
-        let bytes = body::to_bytes(request.into_body(), MAX_BODY)
-            .await
-            .map_err(|error| invalid(&error))?;
+        let bytes = read(request.into_body(), BODY).await?;
         let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
-        serde_json::from_slice(bytes).map(Self).map_err(|error| invalid(&error))
+        serde_json::from_slice(bytes)
+            .map(Self)
+            .map_err(|error| unexpected(&error))
     }
+}
+
+/// The whole of a body that is short and comes within `limit`.
+async fn read(body: Body, limit: Duration) -> Result<Bytes, ApiError> {
+    let whole = tokio::time::timeout(limit, body::to_bytes(body, MAX_BODY)).await;
+    whole
+        .map_err(|late| unexpected(&late))?
+        .map_err(|error| unexpected(&error))
+}
+
+fn unexpected(error: &dyn std::fmt::Display) -> ApiError {
+    ApiError::Invalid(format!("the body is not as expected: {error}"))
 }
 
 /// The digest in a path.
@@ -146,6 +158,18 @@ mod tests {
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         let body = body::to_bytes(response.into_body(), 4096).await.unwrap();
         assert!(String::from_utf8_lossy(&body).contains("overloaded or stuck"));
+    }
+
+    #[tokio::test]
+    async fn a_body_must_be_short_and_come_in_time() {
+        let chunk = || Ok::<_, std::io::Error>(vec![b' '; 1 << 16]);
+        let never = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let late = read(never, Duration::from_millis(10)).await.unwrap_err();
+        assert!(late.to_string().contains("deadline has elapsed"), "{late}");
+        let endless = Body::from_stream(futures::stream::repeat_with(chunk));
+        let long = read(endless, BODY).await.unwrap_err();
+        assert!(long.to_string().contains("length limit exceeded"), "{long}");
+        assert_eq!(read(Body::from("null"), BODY).await.unwrap(), "null");
     }
 
     #[test]

@@ -136,6 +136,31 @@ async fn a_head_that_does_not_end_is_cut() {
 }
 
 #[tokio::test]
+async fn a_head_that_trickles_is_cut_as_well() {
+    let server = server(
+        Limits {
+            head: Duration::from_millis(200),
+            ..Limits::default()
+        },
+        &Signals::default(),
+    )
+    .await;
+    let mut stream = client(&server, b"GET / HTTP/1.1\r\nhost: x\r\na: ").await;
+    let mut pace = tokio::time::interval(Duration::from_millis(5));
+    // Never silent, never done.
+    let written = soon(async {
+        let mut bytes = 0;
+        while stream.write_all(b"b").await.is_ok() {
+            bytes += 1;
+            pace.tick().await;
+        }
+        bytes
+    })
+    .await;
+    assert!(written > 1, "it was cut for its length, not for its time");
+}
+
+#[tokio::test]
 async fn heads_are_bounded_in_bytes_and_count() {
     let limits = Limits {
         head_bytes: 8192,
@@ -149,6 +174,55 @@ async fn heads_are_bounded_in_bytes_and_count() {
         let mut stream = client(&server, head.as_bytes()).await;
         assert!(read_until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 431"));
     }
+}
+
+#[tokio::test]
+async fn garbage_behind_a_request_costs_its_sender_the_connection_only() {
+    let server = server(Limits::default(), &Signals::default()).await;
+    let two_lengths = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n";
+    for garbage in [
+        &b"\x00\xff\x16\x03\x01 not HTTP\r\n\r\n"[..],
+        &[0x80; 4096],
+        two_lengths,
+    ] {
+        let mut stream = client(&server, &[GET, garbage].concat()).await;
+        assert!(read_until(&mut stream, "fast").await.starts_with("HTTP/1.1 200"));
+        let answer = read_until(&mut stream, "\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 400") || answer.is_empty(), "{answer}");
+        assert!(is_closed(&mut stream).await);
+    }
+    let mut another = client(&server, GET).await;
+    assert!(read_until(&mut another, "fast").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_wants_is_not_read_to_its_end() {
+    let server = server(Limits::default(), &Signals::default()).await;
+    for length in ["content-length: 1000000000000", "transfer-encoding: chunked"] {
+        let head = format!("POST / HTTP/1.1\r\nhost: x\r\n{length}\r\n\r\n");
+        let mut stream = client(&server, head.as_bytes()).await;
+        assert!(read_until(&mut stream, "\r\n").await.starts_with("HTTP/1.1 405"));
+        let chunk = [&b"100000\r\n"[..], &[7; 1 << 20], b"\r\n"].concat();
+        soon(async { while stream.write_all(&chunk).await.is_ok() {} }).await;
+    }
+}
+
+#[tokio::test]
+async fn requests_whose_answers_are_not_taken_pile_up_nowhere() {
+    let server = server(
+        Limits {
+            stall: Duration::from_millis(200),
+            ..Limits::default()
+        },
+        &Signals::default(),
+    )
+    .await;
+    // As many as the two sockets hold are answered; then no more are read, and in time the connection ends.
+    let mut stream = client(&server, GET).await;
+    let requests = GET.repeat(1000);
+    soon(async { while stream.write_all(&requests).await.is_ok() {} }).await;
+    let mut another = client(&server, GET).await;
+    assert!(read_until(&mut another, "fast").await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
