@@ -6,6 +6,7 @@
 mod admission;
 mod bounds;
 mod connections;
+mod flood;
 mod hostile;
 mod pieces;
 mod raw;

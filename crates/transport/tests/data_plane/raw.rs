@@ -20,17 +20,20 @@ pub(crate) struct Raw {
 impl Raw {
     /// Through TLS, but not yet greeted.
     pub(crate) async fn connect(key: &NodeKey, node: &Node) -> Self {
+        Self::try_connect(key, node).await.unwrap()
+    }
+
+    /// As [`Raw::connect`], where the node may refuse.
+    pub(crate) async fn try_connect(key: &NodeKey, node: &Node) -> Result<Self, ConnectionError> {
         let certificate = Certificate::generate(key).unwrap();
         let crypto = certificate.client_config(node.id, b"packswarm/1").unwrap();
         let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(crypto).unwrap()));
         let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let connection = within(endpoint.connect_with(config, node.addr, "raw").unwrap())
-            .await
-            .unwrap();
-        Self {
+        let connection = within(endpoint.connect_with(config, node.addr, "raw").unwrap()).await?;
+        Ok(Self {
             _endpoint: endpoint,
             connection,
-        }
+        })
     }
 
     /// A member with its message stream, fully greeted.
