@@ -133,3 +133,32 @@ async fn bytes_of_other_protocols_are_cut_off_and_harm_nobody() {
         Ok(Response::Taken)
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_says_nothing_is_cut_off_and_keeps_nobody_out() {
+    let server = Node::start(Config {
+        handshake_timeout: Duration::from_millis(500),
+        ..config()
+    })
+    .await;
+    let address = server.control.local_addr();
+    let _server = server.serve();
+    let crowd = (0..200).map(|_| std::net::TcpStream::connect(address).unwrap());
+    let crowd: Vec<_> = crowd.collect();
+    let client = Node::start(config()).await;
+    assert_eq!(
+        client.control.ask(To::Address(address.to_string()), lookup()).await,
+        Ok(Response::Taken)
+    );
+    let cut_off = tokio::task::spawn_blocking(move || {
+        crowd.into_iter().all(|mut socket| {
+            socket.set_read_timeout(Some(DEADLINE)).unwrap();
+            let mut heard = Vec::new();
+            match socket.read_to_end(&mut heard) {
+                Ok(_) => heard.len() <= 40,
+                Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        })
+    });
+    assert!(cut_off.await.unwrap());
+}
