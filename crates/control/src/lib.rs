@@ -128,6 +128,11 @@ impl Control {
         self.schedulers.clone()
     }
 
+    /// Whether this node is the scheduler in use: the one that may tell this node what to do.
+    pub fn is_scheduler(&self, node: &NodeId) -> bool {
+        self.schedulers.borrow().as_ref() == Some(node)
+    }
+
     /// Asks, and waits for the answer.
     ///
     /// # Errors

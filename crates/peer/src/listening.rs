@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use piece::NodeId;
 use swarm::node::Input;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
-use wire::control::{Address, Request, Response};
+use wire::control::{Address, Request, Response, Role};
 
 use crate::parts::Parts;
 use crate::upstream;
@@ -32,11 +33,30 @@ pub(crate) async fn control(parts: Arc<Parts>, mut events: mpsc::Receiver<contro
                 parts.registered.send_replace(false);
                 parts.engine.tell(Input::SchedulerDown).await;
             }
-            control::Event::Request { request, reply, .. } => {
-                take(&parts, &answering, request, reply).await;
-            }
+            control::Event::Request {
+                from, request, reply, ..
+            } => match not_from(&parts, &from, &request) {
+                Some(reason) => reply.send(Response::Refused { reason }),
+                None => take(&parts, &answering, request, reply).await,
+            },
         }
     }
+}
+
+/// Why a request is not for this sender to make. Members of the cluster are trusted with what they hold, not with what others
+/// believe or do: who reads a blob, who may have it and what is fetched is the scheduler's to say. Where there is none, peers
+/// turn to seeds, which exist to be asked.
+fn not_from(parts: &Parts, from: &NodeId, request: &Request) -> Option<String> {
+    let is_for_anybody = match request {
+        Request::Update { .. } => false,
+        Request::Upstream { .. } | Request::Preheat { .. } => parts.role == Role::Seed,
+        Request::Lookup { .. } | Request::Register { .. } | Request::Join { .. } | Request::Report { .. } => true,
+    };
+    if is_for_anybody || parts.control.is_scheduler(from) {
+        return None;
+    }
+    tracing::debug!(node = %identity::peer_id(*from), "refused what only this node's scheduler may ask");
+    Some("only this node's scheduler may ask that of it".to_owned())
 }
 
 async fn take(parts: &Arc<Parts>, answering: &Arc<Semaphore>, request: Request, reply: control::Reply) {

@@ -2,55 +2,18 @@
 //! once, by the seed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::time::Duration;
+mod node;
 
-use identity::{ClusterKeys, NodeKey};
-use peer::{Config, Listeners, LocalAccess, Peer};
+use std::sync::Arc;
+
+use identity::ClusterKeys;
+use peer::Peer;
 use piece::Digest;
-use tempfile::TempDir;
 use testbed::{Artifact, Registry};
 use tokio::net::TcpListener;
-use wire::control::{Locality, Role};
+use wire::control::Role;
 
-const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-
-async fn node(role: Role, dir: &TempDir, bootstrap: Vec<String>, keys: &Arc<ClusterKeys>) -> Peer {
-    let key = NodeKey::generate();
-    let config = Config {
-        role,
-        advertise: LOOPBACK,
-        locality: Locality::default(),
-        store: store::Config::at(dir.path().join(key.node_id().to_string())),
-        transport: transport::Config::default(),
-        control: control::Config {
-            bootstrap,
-            ..control::Config::new(LOOPBACK)
-        },
-        registry: registry::Config {
-            user_agent: format!("packswarm/test ({}; {})", role.name(), key.node_id()),
-            ..registry::Config::default()
-        },
-        mirror: mirror::Config::default(),
-        node: swarm::node::Config::default(),
-        http: httpd::Limits::default(),
-        local_access: LocalAccess::Public,
-        access_ttl: Duration::from_secs(300),
-        tag_ttl: Duration::from_secs(10),
-        buffers: 96 << 20,
-        rates: peer::Rates::default(),
-        provers: 2,
-    };
-    let listeners = Listeners {
-        data: UdpSocket::bind(LOOPBACK).unwrap(),
-        mirror: Some(TcpListener::bind(LOOPBACK).await.unwrap()),
-        admin: TcpListener::bind(LOOPBACK).await.unwrap(),
-    };
-    Peer::start(config, listeners, Arc::new(key), Arc::clone(keys))
-        .await
-        .unwrap()
-}
+use node::{LOOPBACK, start};
 
 fn client() -> reqwest::Client {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -81,10 +44,10 @@ async fn a_cold_pull_goes_through_the_seed() {
     let registry = Registry::start(listener, testbed::Options::default()).unwrap();
     registry.publish("org/model", "v1", &artifact);
 
-    let seed = node(Role::Seed, &dir, Vec::new(), &keys).await;
+    let seed = start(Role::Seed, &dir, Vec::new(), &keys).await;
     let bootstrap = vec![seed.addresses().control.to_string()];
-    let first = node(Role::Peer, &dir, bootstrap.clone(), &keys).await;
-    let second = node(Role::Peer, &dir, bootstrap, &keys).await;
+    let first = start(Role::Peer, &dir, bootstrap.clone(), &keys).await;
+    let second = start(Role::Peer, &dir, bootstrap, &keys).await;
     let pull = async |peer: &Peer| {
         let mirror = peer.addresses().mirror.unwrap();
         let upstream = registry.address();
