@@ -1,5 +1,7 @@
 //! Which pieces somebody has.
 
+use std::ops::Range;
+
 use crate::{Geometry, PieceIndex};
 
 /// One bit per piece; the first piece is the highest bit of the first byte.
@@ -115,6 +117,35 @@ impl Bitfield {
         self.ones == 0
     }
 
+    /// The pieces numbered in `range` that are here and not in `other`, in order: 64 are skipped at a time.
+    pub fn beyond<'a>(&'a self, other: &'a Self, range: Range<u32>) -> impl Iterator<Item = PieceIndex> + 'a {
+        debug_assert_eq!(self.len, other.len, "both are of one blob");
+        let end = range.end.min(self.len);
+        let words = range.start / 64..end.div_ceil(64);
+        let first = range.start;
+        words.flat_map(move |word| {
+            let mut bits = self.word(word) & !other.word(word);
+            std::iter::from_fn(move || {
+                let next = bits.leading_zeros();
+                bits &= !(1u64 << 63).checked_shr(next)?;
+                Some(word * 64 + next)
+            })
+            .filter(move |number| (first..end).contains(number))
+            .map(PieceIndex::new)
+        })
+    }
+
+    /// 64 pieces, the first in the highest bit.
+    fn word(&self, word: u32) -> u64 {
+        let bytes = &self.bits[word as usize * 8..];
+        if let Some(whole) = bytes.first_chunk() {
+            return u64::from_be_bytes(*whole);
+        }
+        let mut padded = [0; 8];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        u64::from_be_bytes(padded)
+    }
+
     /// The number of the first missing piece; the number of pieces if none is missing.
     pub fn prefix(&self) -> u32 {
         let whole = self.bits.iter().take_while(|byte| **byte == 0xff).count() as u32;
@@ -150,6 +181,29 @@ mod tests {
         assert_eq!((field.count(), field.prefix()), (4, 0));
         assert!(Bitfield::full(&geometry).is_full());
         assert_eq!(Bitfield::full(&geometry).prefix(), 11);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn beyond_is_what_one_has_and_the_other_lacks(
+            bits in proptest::collection::vec((proptest::bool::ANY, proptest::bool::ANY), 1..300),
+            start in 0u32..320,
+            len in 0u32..320,
+        ) {
+            // Above 16 MiB pieces are longer than the shortest, so there are fewer than bits; the zip takes what there are.
+            let geometry = Geometry::of(bits.len() as u64 * 256 * 1024);
+            let (mut one, mut other) = (Bitfield::empty(&geometry), Bitfield::empty(&geometry));
+            for (piece, (in_one, in_other)) in geometry.pieces().zip(&bits) {
+                if *in_one { one.set(piece); }
+                if *in_other { other.set(piece); }
+            }
+            let range = start..start + len;
+            let expected: Vec<PieceIndex> = geometry
+                .pieces()
+                .filter(|piece| range.contains(&piece.get()) && one.has(*piece) && !other.has(*piece))
+                .collect();
+            proptest::prop_assert_eq!(one.beyond(&other, range).collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]

@@ -62,7 +62,8 @@ pub(super) fn duplicate(
 fn rarest(choice: &Choice<'_>, range: Range<u32>, rng: &mut ChaCha8Rng) -> Option<PieceIndex> {
     let mut best: Option<PieceIndex> = None;
     let (mut least, mut ties) = (u16::MAX, 0u32);
-    for piece in range.filter_map(|number| choice.pieces.geometry.piece(number)) {
+    let offered = choice.mate.field.iter();
+    for piece in offered.flat_map(|field| field.beyond(&choice.pieces.have, range.clone())) {
         let rarity = choice.pieces.rarity[piece.as_usize()];
         if rarity > least || rarity == 0 || !open_to(choice, piece) {
             continue;
