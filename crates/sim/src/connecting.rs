@@ -6,7 +6,7 @@ use wire::exchange::Message;
 use crate::hosts::Connection;
 use crate::links::{LinkId, MAX_HOPS};
 use crate::queue::{Event, Time};
-use crate::world::{World, node_id, seconds};
+use crate::world::{World, seconds};
 
 /// Half round trips until the node that is dialled takes the connection: QUIC's handshake, then the proof of membership.
 const ACCEPTED: Time = 3;
@@ -18,7 +18,7 @@ const DIAL_TIMEOUT: f64 = 5.0;
 impl World {
     pub(crate) fn connect(&mut self, from: u32, to: u32) {
         if !self.hosts[to as usize].alive {
-            self.tell(from, seconds(DIAL_TIMEOUT), Input::Disconnected { node: node_id(to) });
+            self.tell(from, seconds(DIAL_TIMEOUT), Input::Disconnected { node: self.id(to) });
             return;
         }
         if self.hosts[from as usize].connection_to(to).is_some() {
@@ -28,21 +28,21 @@ impl World {
         let latency = self.latency(from, to);
         if self.hosts[to as usize].hang_up(from) {
             // It has not noticed yet that the dialler was dead: the new connection takes the old one's place.
-            self.tell(to, latency * ACCEPTED, Input::Disconnected { node: node_id(from) });
+            self.tell(to, latency * ACCEPTED, Input::Disconnected { node: self.id(from) });
         }
         let id = self.connections;
         self.connections += 1;
         self.hosts[from as usize].connections.push(Connection { peer: to, id });
         self.hosts[to as usize].connections.push(Connection { peer: from, id });
-        self.tell(to, latency * ACCEPTED, Input::Connected { node: node_id(from) });
-        self.tell(from, latency * CONNECTED, Input::Connected { node: node_id(to) });
+        self.tell(to, latency * ACCEPTED, Input::Connected { node: self.id(from) });
+        self.tell(from, latency * CONNECTED, Input::Connected { node: self.id(to) });
     }
 
     pub(crate) fn disconnect(&mut self, node: u32, peer: u32) {
         self.hosts[node as usize].hang_up(peer);
         if self.hosts[peer as usize].hang_up(node) {
             let latency = self.latency(node, peer);
-            self.tell(peer, latency, Input::Disconnected { node: node_id(node) });
+            self.tell(peer, latency, Input::Disconnected { node: self.id(node) });
         }
     }
 
@@ -65,7 +65,7 @@ impl World {
             self.deliver(
                 node,
                 Input::Disconnected {
-                    node: node_id(dead.peer),
+                    node: self.id(dead.peer),
                 },
             );
         }
@@ -78,7 +78,7 @@ impl World {
         self.check_claim(from, &message);
         self.tally.neighbour_messages += 1;
         let input = Input::Message {
-            from: node_id(from),
+            from: self.id(from),
             message,
         };
         let slot = self.inputs.insert(input);

@@ -6,7 +6,7 @@ use swarm::scheduler::{self, Scheduler};
 
 use crate::queue::{Event, Time};
 use crate::scenario::{Churn, Outage};
-use crate::world::{World, node_id, seconds};
+use crate::world::{World, seconds};
 
 /// Nodes find a scheduler within so many seconds of its start.
 const FOUND: f64 = 1.0;
@@ -52,7 +52,7 @@ impl World {
         self.go_silent(node);
         self.lose_transfers(node);
         self.close_all_origins(node);
-        let input = scheduler::Input::Disconnected(node_id(node));
+        let input = scheduler::Input::Disconnected(self.id(node));
         self.tell_scheduler(seconds(CLOSED), input);
     }
 

@@ -118,6 +118,7 @@ impl World {
 
     fn add_host(&mut self, role: Role, (up, down): (LinkId, LinkId), (zone, rack): (u32, u32)) {
         let node = u32::try_from(self.hosts.len()).expect("the scenario bounds the nodes");
+        self.ids.push(node_id(node));
         let host = Host {
             machine: self.machine(node, role),
             role,
@@ -152,7 +153,7 @@ impl World {
     /// A node as others are told of it.
     pub(crate) fn neighbour(&self, node: u32) -> Neighbour {
         Neighbour {
-            node: node_id(node),
+            node: self.id(node),
             data: Address(address(node)),
             role: self.hosts[node as usize].role,
             locality: self.locality(node),

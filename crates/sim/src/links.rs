@@ -330,3 +330,104 @@ fn fill(flows: &[(f64, u32)], spare: f64) -> f64 {
     }
     0.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CARGO: Cargo = Cargo::Piece { slot: 0 };
+    /// One gigabyte per second: a byte per nanosecond.
+    const GBYTE: f64 = 8e9;
+
+    /// The moments at which flows end, in order.
+    fn run(links: &mut Links, mut events: Vec<(Time, u32, u32)>) -> Vec<(Time, u32)> {
+        let (mut ended, mut now) = (Vec::new(), 0);
+        loop {
+            links.settle(now, |at, flow, version| events.push((at, flow, version)));
+            events.sort_unstable_by_key(|event| std::cmp::Reverse(*event));
+            let Some((at, flow, version)) = events.pop() else {
+                return ended;
+            };
+            now = at;
+            match links.due(now, flow, version) {
+                Due::Stale => {}
+                Due::Later { at, version } => events.push((at, flow, version)),
+                Due::Done(_) => {
+                    links.end(now, flow);
+                    ended.push((now, flow));
+                }
+            }
+        }
+    }
+
+    fn near(ended: &[(Time, u32)], expected: &[(Time, u32)]) {
+        let close = |a: Time, b: Time| a.abs_diff(b) <= b / 100;
+        let all =
+            ended.len() == expected.len() && ended.iter().zip(expected).all(|(a, b)| a.1 == b.1 && close(a.0, b.0));
+        assert!(all, "{ended:?} is not {expected:?}");
+    }
+
+    #[test]
+    fn flows_of_one_link_share_it_and_the_rest_speeds_up() {
+        let mut links = Links::default();
+        let (up, a, b) = (links.add(GBYTE), links.add(GBYTE), links.add(GBYTE));
+        let first = links.start(0, &[up, a], 1_000_000, CARGO);
+        let second = links.start(0, &[up, b], 3_000_000, CARGO);
+        // Half each until 2 ms; then the second has 2 MB left and the link for itself.
+        near(&run(&mut links, Vec::new()), &[(2_000_000, first), (4_000_000, second)]);
+    }
+
+    #[test]
+    fn what_one_cannot_use_the_other_gets() {
+        let mut links = Links::default();
+        let (up, slow, fast) = (links.add(GBYTE), links.add(GBYTE / 10.0), links.add(GBYTE));
+        let one = links.start(0, &[up, slow], 1_000_000, CARGO);
+        let other = links.start(0, &[up, fast], 9_000_000, CARGO);
+        let ended = run(&mut links, Vec::new());
+        near(&ended[..1], &[(10_000_000, one.min(other))]);
+        assert!(ended[1].0 <= 10_100_000, "{ended:?}");
+    }
+
+    #[test]
+    fn a_flow_that_ends_early_leaves_what_it_did_not_move() {
+        let mut links = Links::default();
+        let (up, down) = (links.add(GBYTE), links.add(GBYTE));
+        let flow = links.start(0, &[up, down], 1_000_000, CARGO);
+        assert_eq!(links.end(250_000, flow), 750_000);
+        assert_eq!(links.due(1_000_000, flow, 1), Due::Stale);
+    }
+
+    proptest::proptest! {
+        /// Flows come and go; no link is ever over its rate, and none has room that a flow on it could use.
+        #[test]
+        fn links_are_full_and_never_over(
+            rates in proptest::collection::vec(1u32..100, 6),
+            flows in proptest::collection::vec((0usize..3, 3usize..6, proptest::bool::ANY), 1..60),
+        ) {
+            let mut links = Links::default();
+            let ids: Vec<LinkId> = rates.iter().map(|rate| links.add(f64::from(*rate) * 1e8)).collect();
+            let mut alive: Vec<u32> = Vec::new();
+            for (step, (from, to, ends)) in flows.into_iter().enumerate() {
+                let now = step as Time * 1000;
+                if ends && !alive.is_empty() {
+                    links.end(now, alive.swap_remove(step % alive.len()));
+                } else {
+                    alive.push(links.start(now, &[ids[from], ids[to]], 1 << 40, CARGO));
+                }
+                links.settle(now, |_, _, _| {});
+                for id in &ids {
+                    let link = &links.links[id.0 as usize];
+                    let sum: f64 = link.flows.iter().map(|flow| links.flows[*flow as usize].rate).sum();
+                    proptest::prop_assert!(sum <= link.rate * 1.000_001, "{sum} over {}", link.rate);
+                    proptest::prop_assert!((sum - link.used).abs() <= link.rate * 1e-6);
+                }
+                for flow in &alive {
+                    let rate = links.flows[*flow as usize].rate;
+                    let least = links.flows[*flow as usize].hops[..2].iter().map(|hop| links.links[hop.0 as usize].rate);
+                    let floor = least.fold(f64::MAX, f64::min) / 64.0;
+                    proptest::prop_assert!(rate > 0.0 && links.room_for(*flow) <= floor.max(rate / 8.0));
+                }
+            }
+        }
+    }
+}

@@ -5,12 +5,14 @@ use std::time::Duration;
 use piece::{Blob, Midstate};
 use rand::RngExt as _;
 use swarm::node::{Ask, HoldingNow, Input};
-use swarm::scheduler::{self, RequestId};
-use wire::control::{Access, Address, Holding, Neighbour, Reading, Request, Response, Role, Source, UpstreamAnswer};
+use swarm::scheduler::{self, AskId, RequestId};
+use wire::control::{
+    Access, Address, Holding, Neighbour, Query, Reading, Request, Response, Role, Source, UpstreamAnswer,
+};
 
 use crate::hosts::address;
 use crate::queue::{Event, Time};
-use crate::world::{World, nanos, node_id, node_index, seconds};
+use crate::world::{World, nanos, node_index, seconds};
 
 /// Half round trips that a lookup in Kademlia takes: some steps to the records, then a question to each holder.
 const LOOKUP: Time = 8;
@@ -66,7 +68,7 @@ impl World {
         let life = self.hosts[node as usize].life;
         let id = self.requests.insert(Asked { node, life, blob });
         let input = scheduler::Input::Request {
-            from: node_id(node),
+            from: self.id(node),
             observed: address(node).ip(),
             id: RequestId(id.into()),
             request,
@@ -108,24 +110,27 @@ impl World {
                 self.note_lease(node, blob, &swarm);
                 self.tell(node, self.latency_to_scheduler(node), Input::Told { digest, swarm });
             }
-            scheduler::Output::AskSeed { id, to, .. } => {
-                // Of all that a seed can be asked, only the probe of a blob occurs here.
-                self.tally.registry_requests += 1;
-                let answer = UpstreamAnswer::Content {
-                    blob: self.blobs[0],
-                    media_type: "application/octet-stream".into(),
-                    access: Access::Public,
-                };
-                let input = scheduler::Input::UpstreamAnswered {
-                    id,
-                    answer: Some(answer),
-                };
-                let registry = seconds(self.scenario.registry.rtt_ms / 1000.0);
-                let after = self.latency_to_scheduler(node_index(&to)) * 2 + registry;
-                self.tell_scheduler(after, input);
-            }
+            scheduler::Output::AskSeed { id, to, upstream } => self.probe(id, node_index(&to), &upstream.query),
             scheduler::Output::Preheat { .. } => self.violated("the scheduler preheats what nobody asked it to"),
         }
+    }
+
+    /// The scheduler asks a node about the registry: here always whether a blob may be read.
+    fn probe(&mut self, id: AskId, node: u32, query: &Query) {
+        let Query::Probe { digest, .. } = query else {
+            self.violated("the scheduler asks what no node wanted to know");
+            return;
+        };
+        self.tally.registry_requests += 1;
+        let host = &self.hosts[node as usize];
+        let answer = host.alive.then(|| UpstreamAnswer::Content {
+            blob: self.blobs[self.blob_index(digest) as usize],
+            media_type: "application/octet-stream".into(),
+            access: Access::Public,
+        });
+        let registry = seconds(self.scenario.registry.rtt_ms / 1000.0);
+        let after = self.latency_to_scheduler(node) * 2 + registry;
+        self.tell_scheduler(after, scheduler::Input::UpstreamAnswered { id, answer });
     }
 
     fn reply(&mut self, id: RequestId, response: Response) {
@@ -194,7 +199,7 @@ impl World {
         let latency = seconds(self.scenario.network.zone_rtt_ms / 2000.0);
         if let Some(source) = source.filter(|_| peer && !somebody) {
             let seeds = (0..self.scenario.seeds.count).filter(|seed| self.hosts[*seed as usize].alive);
-            if let Some(seed) = seeds.max_by_key(|seed| swarm::rank(&digest, &node_id(*seed))) {
+            if let Some(seed) = seeds.max_by_key(|seed| swarm::rank(&digest, &self.id(*seed))) {
                 let input = Input::Want {
                     digest,
                     size: Some(size),

@@ -142,7 +142,7 @@ impl World {
         self.hosts[server as usize].serving.push(id);
         let input = Input::Serve {
             id: id.into(),
-            from: crate::world::node_id(client),
+            from: self.id(client),
             digest: self.blobs[transfer.blob as usize].digest,
             piece: transfer.piece.get(),
         };

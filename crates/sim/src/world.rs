@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(crate) queue: Queue,
     pub(crate) links: Links,
     pub(crate) hosts: Vec<Host>,
+    /// Their ids, which take a hash to make.
+    pub(crate) ids: Vec<NodeId>,
     pub(crate) blobs: Vec<Blob>,
     pub(crate) source: Source,
     pub(crate) registry: LinkId,
@@ -74,6 +76,7 @@ impl World {
             queue: Queue::default(),
             links,
             hosts: Vec::new(),
+            ids: Vec::new(),
             providers: vec![Vec::new(); blobs.len()],
             blobs,
             source: source(),
@@ -227,6 +230,11 @@ impl World {
         host.alive && host.life == life
     }
 
+    /// A node's id.
+    pub(crate) fn id(&self, node: u32) -> NodeId {
+        self.ids[node as usize]
+    }
+
     /// One way from one node to another.
     pub(crate) fn latency(&self, from: u32, to: u32) -> Time {
         self.latency_between(self.hosts[from as usize].zone, self.hosts[to as usize].zone)
@@ -311,7 +319,7 @@ impl World {
     /// A machine for a node, with randomness of its own.
     pub(crate) fn machine(&mut self, node: u32, role: Role) -> Node {
         let identity = Identity {
-            node: node_id(node),
+            node: self.id(node),
             role,
         };
         Node::new(identity, self.scenario.node_config(identity.role), self.rng.next_u64())

@@ -42,3 +42,109 @@ fn the_registry_is_read_once() {
     assert_eq!(figures.registry_ratio, 1.0);
     assert_eq!(figures.main.nodes, 30);
 }
+
+#[test]
+fn a_hundred_nodes_stay_near_the_bound() {
+    let figures = simulate(&scenario(100, ""), 3);
+    good(&figures);
+    assert_eq!(figures.registry_ratio, 1.0);
+    assert!(
+        figures.main.median >= 1.0,
+        "nothing beats the bound: {}",
+        figures.main.median
+    );
+    assert!(figures.main.last < 8.0, "{}", figures.main.last);
+    assert!(figures.seed_ratio >= 1.0);
+    let spent = figures.requests_ratio;
+    assert!((1.0..2.0).contains(&spent), "{spent} requests for each piece");
+}
+
+#[test]
+fn those_who_have_it_spare_the_registry() {
+    let scenario = scenario(20, "[[peers]]\ncount = 2\nup_gbit = 1\ndown_gbit = 1\nholds = true");
+    let figures = simulate(&scenario, 1);
+    good(&figures);
+    assert_eq!(figures.registry_ratio, 0.0);
+}
+
+#[test]
+fn a_model_of_many_blobs_arrives_whole() {
+    let mut scenario = scenario(10, "");
+    scenario.model.blobs = 20;
+    scenario.model.mib = 1.0;
+    let figures = simulate(&scenario, 1);
+    good(&figures);
+    assert_eq!((figures.registry_ratio, figures.pieces), (1.0, 80));
+}
+
+#[test]
+fn a_streaming_client_is_never_far_behind() {
+    let mut scenario = scenario(12, "streaming = true");
+    scenario.model.mib = 64.0;
+    let figures = simulate(&scenario, 1);
+    good(&figures);
+    assert!(figures.main.quarter < 0.6 * figures.main.median, "{figures:?}");
+}
+
+#[test]
+fn the_next_seed_reads_on_where_the_last_one_died() {
+    let figures = simulate(&scenario(20, "[faults]\nreader_killed_s = 0.15"), 1);
+    good(&figures);
+    assert!(
+        (1.0..2.0).contains(&figures.registry_ratio),
+        "{}",
+        figures.registry_ratio
+    );
+}
+
+#[test]
+fn without_a_scheduler_downloads_finish() {
+    let figures = simulate(&scenario(20, "[faults.scheduler]\nafter_s = 0"), 1);
+    good(&figures);
+    assert!(figures.lookups > 0);
+}
+
+#[test]
+fn every_shipped_scenario_is_read() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
+    let mut count = 0;
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        let scenario = Scenario::parse(&text, &[]).unwrap_or_else(|error| panic!("{:?}: {error}", entry.path()));
+        assert_eq!(entry.path().file_stem().unwrap().to_str(), Some(scenario.name.as_str()));
+        count += 1;
+    }
+    assert!(count >= 17, "{count} scenarios");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 24, ..Default::default() })]
+
+    /// First the faults, then they stop, and then every download ends; the oracles watch all the while: nothing unverified
+    /// is stored, announced, served or published, and no lease has two holders in one epoch.
+    #[test]
+    fn whatever_goes_wrong_nothing_is_false_and_everything_ends(
+        seed in 0u64..1 << 32,
+        peers in 2u32..30,
+        liars in 0u32..3,
+        loss in 0.0f64..0.1,
+        churn in 0.0f64..0.9,
+        down_s in 0.1f64..5.0,
+        over_s in 0.0f64..2.0,
+        scheduler in proptest::option::of((0.0f64..1.0, proptest::option::of(0.1f64..5.0))),
+        reader in proptest::option::of(0.0f64..0.5),
+    ) {
+        let mut scenario = scenario(peers, "[network]\nzones = 2\nracks = 2\nzone_gbit = 1\nnotice_s = 3");
+        scenario.model.mib = 8.0;
+        scenario.model.blobs = 2;
+        scenario.peers[0].over_s = over_s;
+        scenario.faults.loss = loss;
+        scenario.faults.churn = Some(sim::Churn { share: churn, from_s: 0.0, over_s: 1.0, down_s });
+        scenario.faults.scheduler = scheduler.map(|(after_s, down_s)| sim::Outage { after_s, down_s });
+        scenario.faults.reader_killed_s = reader;
+        let honest = scenario.peers[0].clone();
+        scenario.peers.push(sim::Peers { name: "liars".into(), count: liars, liars: true, apart: true, ..honest });
+        let figures = simulate(&scenario, seed);
+        proptest::prop_assert!(figures.is_good(), "seed {seed}: {figures:?}");
+    }
+}
