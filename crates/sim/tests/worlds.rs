@@ -104,6 +104,37 @@ fn without_a_scheduler_downloads_finish() {
     assert!(figures.lookups > 0);
 }
 
+/// Lines for a second group of one node that comes `after_s` after the others.
+fn late(after_s: f64) -> String {
+    format!("[[peers]]\ncount = 1\nup_gbit = 1\ndown_gbit = 1\nafter_s = {after_s}")
+}
+
+#[test]
+fn a_node_that_comes_after_the_scheduler_died_finds_the_others() {
+    let more = format!("{}\n[faults.scheduler]\nafter_s = 5", late(6.0));
+    let figures = simulate(&scenario(10, &more), 1);
+    good(&figures);
+    assert_eq!((figures.registry_ratio, figures.main.nodes), (1.0, 11));
+    assert!(figures.lookups > 0);
+}
+
+#[test]
+fn an_empty_scheduler_learns_the_swarm_from_the_nodes() {
+    let more = format!("{}\n[faults.scheduler]\nafter_s = 5\ndown_s = 1", late(10.0));
+    let figures = simulate(&scenario(20, &more), 1);
+    good(&figures);
+    assert_eq!(figures.registry_ratio, 1.0, "nothing was read again");
+}
+
+#[test]
+fn without_scheduler_and_seeds_one_reader_is_elected() {
+    let mut scenario = scenario(8, "[faults.scheduler]\nafter_s = 0");
+    scenario.seeds.count = 0;
+    let figures = simulate(&scenario, 1);
+    good(&figures);
+    assert_eq!(figures.registry_ratio, 1.0);
+}
+
 #[test]
 fn every_shipped_scenario_is_read() {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
