@@ -256,6 +256,8 @@ impl Driver {
 
     fn on_tick(&mut self, now: Instant) {
         self.dial_links(now);
+        self.links.choose(now);
+        self.report_scheduler();
         self.announce(now);
         self.end_finds(now);
     }

@@ -13,6 +13,12 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long a connection must have lasted for the waits to start anew: one that is accepted and closed at once is a refusal.
 const STABLE: Duration = Duration::from_secs(5);
+/// How long a node that has just started, or lost its scheduler, waits for one that is configured before those that answer.
+/// Nodes that ask different schedulers read the registry twice.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long a scheduler that comes back must have been up before it is asked again instead of a later one: by then every node
+/// has dialled it, and so they move at about the same time.
+const BACK: Duration = Duration::from_secs(6);
 
 /// What a name that is dialled stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +53,8 @@ struct Link {
 pub(crate) struct Links {
     links: Vec<Link>,
     current: Option<usize>,
+    /// Since when none is asked.
+    without: Instant,
     /// Spreads the attempts of many nodes: each has its own seed.
     seed: u64,
 }
@@ -74,6 +82,7 @@ impl Links {
         Self {
             links,
             current: None,
+            without: now,
             seed: u64::from_le_bytes(*seed),
         }
     }
@@ -105,7 +114,7 @@ impl Links {
     /// The link is up.
     pub(crate) fn up(&mut self, link: usize, node: NodeId, now: Instant) {
         self.links[link].state = State::Up { node, since: now };
-        self.choose();
+        self.choose(now);
     }
 
     /// The link's attempt failed, or its connection was lost. Returns after how long it is tried again.
@@ -121,7 +130,7 @@ impl Links {
             (Kind::Bootstrap | Kind::Scheduler, _) => lost.failures.saturating_add(1),
         };
         lost.state = State::Waiting(now + wait);
-        self.choose();
+        self.choose(now);
         wait
     }
 
@@ -130,14 +139,31 @@ impl Links {
         self.links[link].failures
     }
 
-    /// The scheduler to ask: the same as long as it is up, then the first in the order of configuration.
+    /// The scheduler to ask: of those that are up the first in the order of configuration, as of the last
+    /// [`Self::choose`]. All nodes have the same order, and so they ask the same one.
     pub(crate) fn current(&self) -> Option<NodeId> {
         self.current.and_then(|link| self.up_scheduler(link))
     }
 
-    fn choose(&mut self) {
-        if self.current().is_none() {
-            self.current = (0..self.links.len()).find(|link| self.up_scheduler(*link).is_some());
+    /// Decides whom to ask. To be called now and then, besides when something changes.
+    pub(crate) fn choose(&mut self, now: Instant) {
+        let asked = self.current.filter(|link| self.up_scheduler(*link).is_some());
+        if asked.is_none() && self.current.take().is_some() {
+            self.without = now;
+        }
+        let Some(first) = (0..self.links.len()).find(|link| self.up_scheduler(*link).is_some()) else {
+            return;
+        };
+        let is_back = match &self.links[first].state {
+            State::Up { since, .. } => now.saturating_duration_since(*since) >= BACK,
+            State::Waiting(_) | State::Dialling => false,
+        };
+        let patient = now.saturating_duration_since(self.without) < GRACE;
+        let may_come = patient && self.links[..first].iter().any(|link| link.failures == 0);
+        match asked {
+            Some(asked) if first >= asked || !is_back => {}
+            None if may_come => {}
+            Some(_) | None => self.current = Some(first),
         }
     }
 
@@ -202,19 +228,48 @@ mod tests {
     }
 
     #[test]
-    fn the_scheduler_asked_stays_the_same_until_it_is_lost() {
+    fn the_first_scheduler_that_is_up_is_asked() {
         let now = Instant::now();
         let mut links = links(&["a:1", "b:1"], &["c:1"], now);
         assert_eq!(links.due(now, true), [0, 1, 2]);
         links.up(2, node(3), now);
         assert_eq!(links.current(), None, "a bootstrap node is no scheduler");
         links.up(1, node(2), now);
+        assert_eq!(links.current(), None, "the first one may still answer");
         links.up(0, node(1), now);
-        assert_eq!(links.current(), Some(node(2)));
-        links.down(1, now);
         assert_eq!(links.current(), Some(node(1)));
         links.down(0, now);
+        assert_eq!(links.current(), Some(node(2)), "it has failed");
+        links.down(1, now);
         assert_eq!(links.current(), None);
+    }
+
+    #[test]
+    fn a_scheduler_that_says_nothing_is_not_waited_for_long() {
+        let now = Instant::now();
+        let mut links = links(&["a:1", "b:1"], &[], now);
+        links.due(now, true);
+        links.up(1, node(2), now);
+        links.choose(now + GRACE / 2);
+        assert_eq!(links.current(), None);
+        links.choose(now + GRACE);
+        assert_eq!(links.current(), Some(node(2)));
+    }
+
+    #[test]
+    fn all_move_back_to_a_scheduler_that_has_come_back_to_stay() {
+        let now = Instant::now();
+        let mut links = links(&["a:1", "b:1"], &[], now);
+        links.due(now, true);
+        links.down(0, now);
+        links.up(1, node(2), now);
+        assert_eq!(links.current(), Some(node(2)));
+        let back = now + STABLE;
+        links.up(0, node(1), back);
+        links.choose(back + BACK / 2);
+        assert_eq!(links.current(), Some(node(2)), "others have not dialled it yet");
+        links.choose(back + BACK);
+        assert_eq!(links.current(), Some(node(1)));
     }
 
     #[test]

@@ -11,6 +11,8 @@ use crate::failure::Failure;
 pub(super) fn start(log: &Log) -> Result<(), Failure> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter(&log.filter)?)
+        // A full disk below the log must not become a panic of whoever logs.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match log.format {
         Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
