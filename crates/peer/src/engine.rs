@@ -17,7 +17,7 @@ use wire::control::{Holding, Source};
 use crate::asking;
 use crate::fetching;
 use crate::origin::{self, Origins};
-use crate::parts::Parts;
+use crate::parts::{Parts, Trusted};
 use crate::serving::Uploads;
 
 /// Events that wait for the loop; whoever sends more waits.
@@ -258,8 +258,8 @@ impl Loop {
             }
             Output::Provide { digest } => parts.providing.provide(digest),
             Output::Unprovide { digest } => parts.providing.unprovide(digest),
-            Output::Trust { digest, readers } => parts.trust.set(digest, readers),
-            Output::Distrust { digest } => origin::distrust(Arc::clone(parts), digest),
+            Output::Trust { digest, readers, after } => parts.trust.set(digest, Trusted { readers, after }),
+            Output::Distrust { digest, unblamed } => origin::distrust(Arc::clone(parts), digest, unblamed),
             Output::Sized { blob, media_type } => parts.watches.tell(&blob.digest, |seen| {
                 seen.blob = Some(blob);
                 seen.media_type = media_type.or(seen.media_type.take());

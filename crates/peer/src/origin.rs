@@ -64,7 +64,13 @@ impl Origins {
             if let Err(error) = read(&parts, &opening, queue).await {
                 let failure = error.failure(&opening);
                 tracing::warn!(%digest, registry = opening.lease.source.repository.registry, reason = failure.message, "reading the registry failed");
-                parts.engine.tell(Input::ReadFailed { digest, failure }).await;
+                let unproven = matches!(error, ReadError::WrongDigest);
+                let input = Input::ReadFailed {
+                    digest,
+                    failure,
+                    unproven,
+                };
+                parts.engine.tell(input).await;
             }
         });
         if let Some(old) = self.open.insert(
@@ -367,30 +373,35 @@ async fn settle_one(parts: &Arc<Parts>, digest: Digest, piece: PieceIndex) -> Re
         }
         Settled::StartUnknown => Ok(false),
         Settled::WrongDigest => {
-            distrust(Arc::clone(parts), digest);
+            distrust(Arc::clone(parts), digest, None);
             Err(ReadError::WrongDigest)
         }
         Settled::Contradiction { voucher, .. } => {
             if let Some(signer) = voucher {
                 parts.engine.tell(Input::Forged { digest, signer }).await;
             }
-            distrust(Arc::clone(parts), digest);
+            distrust(Arc::clone(parts), digest, None);
             Err(ReadError::WrongDigest)
         }
     }
 }
 
 /// Drops what was vouched for, and everything that stood on it; the blob begins again.
-pub(crate) fn distrust(parts: Arc<Parts>, digest: Digest) {
+pub(crate) fn distrust(parts: Arc<Parts>, digest: Digest, unblamed: Option<NodeId>) {
     spawn_blocking(move || {
-        let Some(file) = parts.file(&digest).filter(|file| !file.is_complete()) else {
-            return;
-        };
+        let Some(file) = parts.file(&digest) else { return };
         let (blob, media_type) = (file.blob(), file.media_type());
+        if file.is_complete() {
+            let bits = file.bitfield();
+            return parts.engine.tell_blocking(Input::Opened { blob, bits, media_type });
+        }
         tracing::warn!(%digest, "the chain does not close with the midstates that were vouched for: the blob is discarded");
         parts.files.forget(&digest);
         let evidence = match file.discard() {
-            Ok(runs) => runs,
+            Ok(mut runs) => {
+                runs.retain(|run| Some(run.signer()) != unblamed);
+                runs
+            }
             Err(error) => {
                 tracing::error!(%digest, %error, "a doubted blob could not be discarded");
                 return;

@@ -168,7 +168,7 @@ impl Parts {
         for run in runs {
             let trusted = match run.run().standing {
                 Standing::Closed => true,
-                Standing::Reader { .. } => self.trust.is_reader(&run.run().blob.digest, &run.signer()),
+                Standing::Reader { epoch } => self.trust.is_reader(&run.run().blob.digest, &run.signer(), epoch),
             };
             if trusted && let Err(error) = file.accept(run) {
                 tracing::debug!(%error, "midstates refused");
@@ -197,22 +197,30 @@ pub(crate) fn storage_failure(error: &StoreError) -> Failure {
 /// Whose midstates count for a blob, besides those of nodes whose chain has closed.
 #[derive(Debug, Default)]
 pub(crate) struct Trust {
-    readers: Mutex<HashMap<Digest, Vec<NodeId>>>,
+    readers: Mutex<HashMap<Digest, Trusted>>,
+}
+
+/// A blob's readers whose midstates count.
+#[derive(Debug, Default)]
+pub(crate) struct Trusted {
+    pub(crate) readers: Vec<NodeId>,
+    /// What they signed under this epoch, or an older one, does not. Epoch 0 is nobody's lease.
+    pub(crate) after: u64,
 }
 
 impl Trust {
-    pub(crate) fn set(&self, digest: Digest, readers: Vec<NodeId>) {
+    pub(crate) fn set(&self, digest: Digest, trusted: Trusted) {
         self.readers
             .lock()
             .expect("no holder of this lock panics")
-            .insert(digest, readers);
+            .insert(digest, trusted);
     }
 
     /// These are no longer believed, whoever names them.
     pub(crate) fn remove(&self, digest: &Digest, liars: &[NodeId]) {
         let mut readers = self.readers.lock().expect("no holder of this lock panics");
-        if let Some(readers) = readers.get_mut(digest) {
-            readers.retain(|reader| !liars.contains(reader));
+        if let Some(trusted) = readers.get_mut(digest) {
+            trusted.readers.retain(|reader| !liars.contains(reader));
         }
     }
 
@@ -223,9 +231,10 @@ impl Trust {
             .remove(digest);
     }
 
-    fn is_reader(&self, digest: &Digest, node: &NodeId) -> bool {
+    fn is_reader(&self, digest: &Digest, node: &NodeId, epoch: u64) -> bool {
         let readers = self.readers.lock().expect("no holder of this lock panics");
-        readers.get(digest).is_some_and(|readers| readers.contains(node))
+        let counts = |trusted: &Trusted| trusted.readers.contains(node) && (epoch == 0 || epoch > trusted.after);
+        readers.get(digest).is_some_and(counts)
     }
 }
 

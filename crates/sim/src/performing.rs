@@ -40,7 +40,7 @@ impl World {
             Output::FindHolders { digest, source, .. } => self.find_holders(node, self.blob_index(&digest), source),
             Output::Provide { digest } => self.provide(node, self.blob_index(&digest)),
             Output::Unprovide { digest } if digest == Digest::EMPTY => {}
-            Output::Distrust { digest } => {
+            Output::Distrust { digest, .. } => {
                 // No midstate is ever forged here: what is on the disk stays proven.
                 let bits = self.hosts[node as usize].held[self.blob_index(&digest) as usize].clone();
                 let vouchers = Vec::new();

@@ -267,6 +267,20 @@ pub struct Swarm {
     /// The source that `access` or `failure` speaks of; absent: the one that the receiver named when it joined.
     #[n(8)]
     pub about: Option<Source>,
+    /// What readers signed does not prove the blob.
+    #[n(9)]
+    pub retracted: Option<Retraction>,
+}
+
+/// The bytes of a reading turned out not to be the blob: unless the receiver has proven it, it drops what rests on that reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Retraction {
+    /// Runs that were signed under leases up to this epoch are worth nothing.
+    #[n(0)]
+    pub epoch: u64,
+    /// The reader that found out and said so itself; it is not to blame for what it signed.
+    #[n(1)]
+    pub by: Option<NodeId>,
 }
 
 /// Something only a registry can answer, asked of a seed.
@@ -384,7 +398,8 @@ pub enum Offence {
     /// Sent bytes that its piece's link refuses.
     #[n(0)]
     WrongBytes,
-    /// Signed a midstate that the true chain contradicts.
+    /// Signed a midstate that the true chain contradicts. A reader that accuses itself takes back what it signed: the registry
+    /// or somebody before it lied to it.
     #[n(1)]
     ForgedMidstates,
 }

@@ -160,6 +160,7 @@ fn lies_are_seen_through_and_the_truth_is_read_afresh() {
         ("too-few", Fault::TooFew(1000)),
         ("too-many", Fault::TooMany(1000)),
         ("loop", Fault::Loop),
+        ("altered", Fault::Altered(77)),
     ];
     for (seed, (name, fault)) in cases.into_iter().enumerate() {
         let model = stage.model(name, 200 + seed as u64);
@@ -175,6 +176,8 @@ fn lies_are_seen_through_and_the_truth_is_read_afresh() {
         assert!(again <= allowed, "{name}: {again} bytes were read twice");
         println!("{name}: {again} bytes in vain");
     }
+    // The reader that was lied to has signed what was false, and said so first.
+    assert_eq!(stage.cluster.scheduler.status()["banned"], 0);
 }
 
 #[test]

@@ -90,10 +90,7 @@ impl Node {
             let state = self.blobs.get_mut(&digest).expect("checked above");
             if !state.readers.contains(&reader) && !self.reporter.is_registered() {
                 state.readers.push(reader);
-                out.push(Output::Trust {
-                    digest,
-                    readers: state.readers.clone(),
-                });
+                out.push(state.trust(digest));
             }
         }
         self.connect_more(now, digest, out);

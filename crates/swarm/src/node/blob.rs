@@ -6,7 +6,7 @@ use std::time::Duration;
 use piece::{Bitfield, Blob, Digest, Geometry, NodeId, PieceIndex};
 use wire::control::{Access, Source};
 
-use super::event::FetchId;
+use super::event::{FetchId, Output};
 use super::origin::Origin;
 use super::spreading::Spread;
 
@@ -34,6 +34,10 @@ pub(super) struct BlobState {
     pub(super) spread: Spread,
     /// Readers whose midstates count, as last passed on.
     pub(super) readers: Vec<NodeId>,
+    /// Runs signed under epochs up to this one are worth nothing.
+    pub(super) retracted: u64,
+    /// What is here does not prove the blob and is being dropped: nothing is asked for, or served, until that is done.
+    pub(super) discarding: bool,
     /// Epoch of the last lease, so that a stale grant or revocation is known as such.
     pub(super) last_epoch: u64,
     /// Who may read it where this node read it, until a report has said so.
@@ -106,6 +110,8 @@ impl BlobState {
             origin: None,
             spread: Spread::default(),
             readers: Vec::new(),
+            retracted: 0,
+            discarding: false,
             last_epoch: 0,
             access: None,
         }
@@ -113,6 +119,15 @@ impl BlobState {
 
     pub(super) fn blob(&self, digest: Digest) -> Option<Blob> {
         self.size.map(|size| Blob { digest, size })
+    }
+
+    /// Whose midstates count.
+    pub(super) fn trust(&self, digest: Digest) -> Output {
+        Output::Trust {
+            digest,
+            readers: self.readers.clone(),
+            after: self.retracted,
+        }
     }
 
     pub(super) fn add_source(&mut self, source: Source) {

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use piece::{Bitfield, Digest, NodeId, PieceIndex};
-use wire::control::{Accusation, Offence};
+use wire::control::{Accusation, Offence, Retraction};
 
 use super::Node;
 use super::blob::Pieces;
 use super::event::Output;
+use super::spreading::Spread;
 
 impl Node {
     /// A piece was refused. If several neighbours sent what the midstates refuse, the midstates are the likelier liars.
@@ -21,8 +22,39 @@ impl Node {
             .get(&piece)
             .is_some_and(|nodes| nodes.len() >= self.config.doubt_after)
         {
-            out.push(Output::Distrust { digest });
+            out.push(Output::Distrust { digest, unblamed: None });
         }
+    }
+
+    /// What readers signed does not prove the blob, says the scheduler: begin again with nothing, unless that has happened
+    /// since.
+    pub(super) fn retracted(&mut self, digest: Digest, retraction: Retraction, out: &mut Vec<Output>) {
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
+        if state.is_complete() || retraction.epoch <= state.retracted {
+            return;
+        }
+        state.retracted = retraction.epoch;
+        out.push(state.trust(digest));
+        let Some(pieces) = &mut state.pieces else { return };
+        // Its own reading may have begun since. What it has learnt from the registry itself, nobody has to vouch for.
+        let anew = state
+            .origin
+            .as_ref()
+            .is_some_and(|origin| origin.lease.epoch > retraction.epoch);
+        if state.discarding || anew {
+            return;
+        }
+        state.discarding = true;
+        state.spread = Spread::default();
+        pieces.have = Bitfield::empty(&pieces.geometry);
+        self.cancel_all(digest, out);
+        self.uploads.forget(&digest, out);
+        out.push(Output::Distrust {
+            digest,
+            unblamed: retraction.by,
+        });
     }
 
     /// Everybody who has what is missing has been banned, and nothing has moved for long: doubt with less evidence.
@@ -41,7 +73,7 @@ impl Node {
             .all(|mate| mate.banned || mate.field.as_ref().is_none_or(Bitfield::is_empty));
         if stuck && all_banned && !bad.is_empty() && state.origin.is_none() {
             wanted.progress = now;
-            out.push(Output::Distrust { digest });
+            out.push(Output::Distrust { digest, unblamed: None });
         }
     }
 
@@ -58,6 +90,8 @@ impl Node {
         let Some(state) = self.blobs.get_mut(&digest) else {
             return;
         };
+        state.discarding = false;
+        state.spread = Spread::default();
         let Some(old) = &mut state.pieces else { return };
         let mut pieces = Pieces::new(old.geometry, bits);
         pieces.rarity = std::mem::take(&mut old.rarity);

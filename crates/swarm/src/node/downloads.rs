@@ -93,7 +93,7 @@ impl Node {
     fn ask_mates(&mut self, now: Duration, digest: Digest, spared: Spared, out: &mut Vec<Output>) {
         let Some(state) = self.blobs.get(&digest) else { return };
         let Some(pieces) = &state.pieces else { return };
-        if pieces.have.is_full() {
+        if pieces.have.is_full() || state.discarding {
             return;
         }
         let mut mates: Vec<(usize, u32, NodeId)> = state

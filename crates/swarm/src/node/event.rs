@@ -129,6 +129,8 @@ pub enum Input {
         digest: Digest,
         /// What the registry said.
         failure: Failure,
+        /// Whether it is the bytes that were wrong: then what this node has signed of them is, too.
+        unproven: bool,
     },
     /// The chain cannot close with the midstates that were vouched for: they are dropped, and these pieces remain.
     ChainBroken {
@@ -313,11 +315,16 @@ pub enum Output {
         digest: Digest,
         /// By whom, besides every node whose chain has closed.
         readers: Vec<NodeId>,
+        /// Under leases with higher epochs than this.
+        after: u64,
     },
-    /// Too many neighbours sent what the vouched midstates refuse: drop those; the answer is [`Input::ChainBroken`].
+    /// The vouched midstates do not prove the blob: drop those, and all that rests on them; the answer is
+    /// [`Input::ChainBroken`], or [`Input::Opened`] if the blob has turned out to be whole.
     Distrust {
         /// Of which blob.
         digest: Digest,
+        /// Who is not blamed for having signed them.
+        unblamed: Option<NodeId>,
     },
     /// The blob's size is known.
     Sized {

@@ -137,7 +137,11 @@ impl Node {
                 }
                 self.gained(now, digest, piece, Gain::Registry, out);
             }
-            Input::ReadFailed { digest, failure } => self.read_failed(digest, failure, out),
+            Input::ReadFailed {
+                digest,
+                failure,
+                unproven,
+            } => self.read_failed(digest, failure, unproven, out),
             Input::ChainBroken { digest, bits, vouchers } => self.chain_broken(now, digest, bits, &vouchers, out),
             Input::Forged { digest, signer } => self.forged(digest, signer, out),
             Input::SchedulerUp => self.scheduler_up(now, out),
@@ -220,7 +224,9 @@ impl Node {
         let Some(state) = self.blobs.get_mut(&digest) else {
             return;
         };
-        let Some(pieces) = &mut state.pieces else { return };
+        let Some(pieces) = state.pieces.as_mut().filter(|_| !state.discarding) else {
+            return;
+        };
         if !pieces.have.set(piece) {
             return;
         }
@@ -266,11 +272,11 @@ impl Node {
             return;
         };
         if !swarm.readers.is_empty() && state.readers != swarm.readers {
-            state.readers.clone_from(&swarm.readers);
-            out.push(Output::Trust {
-                digest,
-                readers: swarm.readers,
-            });
+            state.readers = swarm.readers;
+            out.push(state.trust(digest));
+        }
+        if let Some(retraction) = swarm.retracted {
+            self.retracted(digest, retraction, out);
         }
         if let Some(access) = swarm.access {
             out.push(Output::Accessible {

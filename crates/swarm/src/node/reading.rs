@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use piece::{Blob, Digest};
-use wire::control::{Access, Failure, Lease};
+use wire::control::{Access, Accusation, Failure, Lease, Offence};
 
 use super::Node;
 use super::blob::Wanted;
@@ -104,13 +104,24 @@ impl Node {
     }
 
     /// The registry has failed us for good: the scheduler tries another reader or source, or tells those who wait.
-    pub(super) fn read_failed(&mut self, digest: Digest, failure: Failure, out: &mut Vec<Output>) {
+    pub(super) fn read_failed(&mut self, digest: Digest, failure: Failure, unproven: bool, out: &mut Vec<Output>) {
         let Some(state) = self.blobs.get_mut(&digest) else {
             return;
         };
         let Some(origin) = state.origin.take() else { return };
-        if origin.lease.epoch > 0 && self.reporter.is_registered() {
-            self.reporter.gave_back(digest, origin.lease.epoch, failure);
+        let epoch = origin.lease.epoch;
+        if epoch > 0 && self.reporter.is_registered() {
+            if unproven {
+                // Taken back before anybody else goes on from it; what is here has been dropped already.
+                state.retracted = state.retracted.max(epoch);
+                out.push(state.trust(digest));
+                self.reporter.accuse(Accusation {
+                    node: self.me.node,
+                    digest,
+                    offence: Offence::ForgedMidstates,
+                });
+            }
+            self.reporter.gave_back(digest, epoch, failure);
         } else {
             self.fail(digest, failure, out);
         }
@@ -119,7 +130,7 @@ impl Node {
     /// Opens what is to be opened, and reads every range that may be read now.
     pub(super) fn fill_origins(&mut self, now: Duration, out: &mut Vec<Output>) {
         for (_, digest) in &self.hungry {
-            let Some(state) = self.blobs.get_mut(digest) else {
+            let Some(state) = self.blobs.get_mut(digest).filter(|state| !state.discarding) else {
                 continue;
             };
             if let (Some(origin), Some(wanted)) = (&mut state.origin, &state.wanted) {

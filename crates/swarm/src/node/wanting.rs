@@ -125,6 +125,7 @@ impl Node {
         if state.media_type.is_none() {
             state.media_type = media_type;
         }
+        state.discarding = false;
         let geometry = blob.geometry();
         state.pieces = Some(Pieces::new(geometry, bits));
         for mate in state.mates.values_mut() {

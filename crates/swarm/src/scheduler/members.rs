@@ -67,6 +67,11 @@ impl Members {
         self.whole
     }
 
+    /// All of them.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = NodeKey> {
+        self.by_node.keys().copied()
+    }
+
     pub(super) fn get(&self, node: NodeKey) -> Option<&Member> {
         self.by_node.get(&node)
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use piece::{Blob, NodeId};
-use wire::control::{Accusation, Holding, Locality, MAX_ENTRIES, Offence, Response, Role};
+use wire::control::{Accusation, Holding, Locality, MAX_ENTRIES, Offence, Response, Retraction, Role};
 use wire::exchange::MAX_MEDIA_TYPE;
 
 use super::Scheduler;
@@ -309,8 +309,13 @@ impl Scheduler {
         } = accusation;
         let state = &mut self.nodes[accuser];
         let id = state.id;
-        let heard_out = state.accused.len() >= MAX_ACCUSED && !state.accused.contains(&accused);
-        if accused == id || heard_out {
+        if accused == id {
+            if let (Offence::ForgedMidstates, Some(swarm)) = (offence, self.swarms.key(&digest)) {
+                self.take_back(swarm, accuser);
+            }
+            return;
+        }
+        if state.accused.len() >= MAX_ACCUSED && !state.accused.contains(&accused) {
             return;
         }
         let Some(key) = self.nodes.key(&accused) else { return };
@@ -332,7 +337,33 @@ impl Scheduler {
             Verdict::Banned => self.nodes[key].swarms.iter().copied().collect(),
         };
         for swarm in banned {
+            if offence == Offence::ForgedMidstates && self.swarms[swarm].readers.contains(&accused) {
+                self.retract(swarm, None);
+            }
             self.distrust(now, swarm, key);
+        }
+    }
+
+    /// A reader says that what it has read and signed is not the blob.
+    fn take_back(&mut self, swarm: SwarmKey, reader: NodeKey) {
+        if self.swarms[swarm].is_held_by(reader) {
+            self.counters.forged_midstates += 1;
+            self.retract(swarm, Some(self.nodes[reader].id));
+        }
+    }
+
+    /// Tells everybody in a swarm to begin again: otherwise the next reader would be fed what the last one was wrong about.
+    /// Where somebody has the whole blob, the truth spreads by itself.
+    fn retract(&mut self, swarm: SwarmKey, by: Option<NodeId>) {
+        let state = &mut self.swarms[swarm];
+        if state.members.whole() > 0 {
+            return;
+        }
+        state.published = None;
+        let retraction = Retraction { epoch: state.epoch, by };
+        state.retracted = Some(retraction);
+        for node in state.members.nodes() {
+            self.news.tell(self.nodes[node].id, state.digest).retracted = Some(retraction);
         }
     }
 

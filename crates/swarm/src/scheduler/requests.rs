@@ -127,6 +127,9 @@ impl Scheduler {
             self.swarms[swarm].members.forget_named(node);
         }
         let state = &mut self.swarms[swarm];
+        if state.members.whole() == 0 && state.retracted.is_some() {
+            self.news.tell(*from, digest).retracted = state.retracted;
+        }
         if let Some(wait) = state.members.wait_mut(node) {
             state.sources.await_from(&mut wait.sources, index);
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use piece::{Blob, Digest, NodeId};
-use wire::control::{Access, Failure, Repository, Resume, Source};
+use wire::control::{Access, Failure, Repository, Resume, Retraction, Source};
 
 use super::members::Members;
 use super::slots::{NodeKey, Slots, SwarmKey};
@@ -39,6 +39,8 @@ pub(super) struct SwarmState {
     pub(super) readers: Vec<NodeId>,
     /// The highest published boundary, and who vouches for its midstate.
     pub(super) published: Option<(Resume, NodeId)>,
+    /// The last reading that was taken back, for those who come late.
+    pub(super) retracted: Option<Retraction>,
     /// Readers that those who waited could not reach.
     pub(super) unreachable: Vec<NodeId>,
     /// When anybody last got a piece, or began to wait where nobody did.
@@ -116,6 +118,7 @@ impl Swarms {
                 epoch: 0,
                 readers: Vec::new(),
                 published: None,
+                retracted: None,
                 unreachable: Vec::new(),
                 moved: now,
                 armed: None,

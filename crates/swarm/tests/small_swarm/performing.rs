@@ -127,7 +127,7 @@ impl World {
             Output::CloseOrigin { .. } => self.hosts[node].reading.clear(),
             Output::Ask(ask) => self.ask(node, ask),
             Output::FindHolders { digest, .. } => self.find_holders(node, digest),
-            Output::Distrust { digest } => {
+            Output::Distrust { digest, .. } => {
                 let bits = self.hosts[node].held.clone();
                 self.tell(
                     node,

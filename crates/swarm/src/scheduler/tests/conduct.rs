@@ -1,7 +1,7 @@
 //! What complaints lead to.
 
 use super::*;
-use wire::control::{Accusation, Offence};
+use wire::control::{Accusation, Offence, Retraction};
 
 fn accuse(cluster: &mut Cluster, by: NodeId, node: NodeId, digest: Digest, offence: Offence) {
     let accusations = vec![Accusation { node, digest, offence }];
@@ -135,4 +135,67 @@ fn one_accuser_is_heard_about_eight_nodes_only() {
         }
     }
     assert_eq!(cluster.scheduler.status(cluster.now).banned, 8);
+}
+
+#[test]
+fn a_reader_takes_back_what_it_signed_and_all_begin_again() {
+    let mut cluster = Cluster::new();
+    let seeds = [1, 2].map(|number| cluster.register(number, Role::Seed, vec![]));
+    let peers = [3, 4, 5].map(|number| cluster.register(number, Role::Peer, vec![]));
+    let blob = blob("a");
+    for peer in &peers[..2] {
+        cluster.join(*peer, blob, "model");
+    }
+    let (reader, epoch) = cluster.scheduler.lease_of(&blob.digest).unwrap();
+    let reads = Holding {
+        reading: Some(reading(epoch, 4)),
+        ..holding(blob, 6)
+    };
+    cluster.report(reader, Report::of(reads));
+    cluster.report(peers[0], Report::of(holding(blob, 4)));
+    // Who does not read has nothing to take back.
+    accuse(&mut cluster, peers[0], peers[0], blob.digest, Offence::ForgedMidstates);
+    cluster.out.clear();
+
+    let failure = Failure {
+        status: 502,
+        message: "the registry's bytes are others".to_owned(),
+        retry_after: None,
+        challenge: None,
+    };
+    let accusation = Accusation {
+        node: reader,
+        digest: blob.digest,
+        offence: Offence::ForgedMidstates,
+    };
+    let report = Report {
+        failed: vec![(blob.digest, epoch, failure)],
+        accusations: vec![accusation],
+        ..Report::default()
+    };
+    cluster.report(reader, report);
+    let (next, _) = cluster.scheduler.lease_of(&blob.digest).unwrap();
+    assert_eq!(next, *seeds.iter().find(|seed| **seed != reader).unwrap());
+    let told = cluster.update(next, blob.digest);
+    let resume = told.lease.and_then(|lease| lease.resume).map(|resume| resume.boundary);
+    assert_eq!(resume, Some(0), "nobody goes on from what was taken back");
+    let retraction = Some(Retraction {
+        epoch,
+        by: Some(reader),
+    });
+    for peer in &peers[..2] {
+        assert_eq!(cluster.update(*peer, blob.digest).retracted, retraction);
+    }
+    let late = cluster.join(peers[2], blob, "model");
+    assert_eq!(late.retracted, retraction, "who comes late may hold some of it");
+    assert_eq!(cluster.scheduler.status(cluster.now).banned, 0, "it was honest");
+
+    cluster.report(next, Report::of(holding(blob, PIECES)));
+    cluster.out.clear();
+    let last = cluster.register(6, Role::Peer, vec![]);
+    assert_eq!(
+        cluster.join(last, blob, "model").retracted,
+        None,
+        "the truth is there to be had"
+    );
 }
