@@ -65,24 +65,36 @@ impl FetchError {
     }
 }
 
+/// What a blob's streams brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pumped {
+    /// Bytes that came.
+    pub(crate) bytes: u64,
+    /// Whether a stream broke on the way. Then the bytes before may be of another making than those behind: a mirror cuts
+    /// a stream when it finds out that what it has sent was not the blob.
+    pub(crate) broke: bool,
+}
+
 /// Sends the blob's bytes from `offset` on into `sink`, opening it anew where a stream broke. Gives up after
-/// [`Patience::attempts`] in a row that brought nothing. Returns how many bytes came; when nobody reads the sink any more,
-/// that ends it too, and the reader knows why.
+/// [`Patience::attempts`] in a row that brought nothing. When nobody reads the sink any more, that ends it too, and the
+/// reader knows why.
 pub(crate) async fn pump<F: Fetch>(
     fetch: &F,
     blob: &Blob,
     from: u64,
     sink: mpsc::Sender<Bytes>,
     patience: &Patience,
-) -> Result<u64, UnpackError> {
+) -> Result<Pumped, UnpackError> {
     let mut offset = from;
     let mut failures = 0;
+    let mut broke = false;
     while offset < blob.size {
         let before = offset;
         let error = match stream(fetch, blob, &mut offset, &sink, patience.stall).await {
-            Ok(()) => return Ok(offset - from),
+            Ok(()) => break,
             Err(error) => error,
         };
+        broke = true;
         failures = if offset > before { 1 } else { failures + 1 };
         if failures >= patience.attempts || !error.is_passing() {
             return Err(UnpackError::Fetch {
@@ -98,7 +110,8 @@ pub(crate) async fn pump<F: Fetch>(
         tracing::debug!(digest = %blob.digest, offset, failures, ?pause, %error, "blob stream broke; asking again");
         sleep(pause).await;
     }
-    Ok(offset - from)
+    let bytes = offset - from;
+    Ok(Pumped { bytes, broke })
 }
 
 /// One attempt. `Ok` when the blob is complete or the sink is closed.

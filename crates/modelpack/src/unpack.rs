@@ -35,6 +35,8 @@ use shared::{Shared, blocking};
 const EVENTS: usize = 256;
 /// Chunks between a stream and its worker. With a socket's usual 16..64 KiB each, about a MiB.
 const CHUNKS: usize = 32;
+/// How often a blob whose streams broke, and then did not come out right, is read again from its beginning.
+const ANEW: usize = 2;
 /// Most layers at a time, whatever is asked for: each holds a thread, a few buffers and up to 128 MiB of zstd window.
 const MAX_CONCURRENCY: usize = 64;
 

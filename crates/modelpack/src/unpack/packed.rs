@@ -1,7 +1,7 @@
 //! A packed layer: read whole into `stage/`, proven by the blob's digest and the config's diffId, then put in place.
 //!
 //! An archive cannot be continued in its middle, so an interrupted one is read again from its beginning; a broken
-//! *stream* of it is continued, though, without anybody here noticing.
+//! *stream* of it is continued, though, and only if the whole does not come out is it read anew.
 
 use std::fs::File;
 use std::io::Read;
@@ -22,7 +22,7 @@ use super::journal::{Key, Output};
 use super::plan::PackedJob;
 use super::shared::{Shared, blocking};
 use super::tree::{Staged, mtime_of};
-use super::{CHUNKS, How, Patience, Summary, local};
+use super::{ANEW, CHUNKS, How, Patience, Summary, local};
 use crate::fetch::pump;
 use crate::{Fetch, FetchError, Packing, TreePath};
 
@@ -50,23 +50,33 @@ pub(super) async fn run<F: Fetch>(
         summary.reused += blob.size;
         return Ok(summary);
     }
-    let (sink, chunks) = mpsc::channel(CHUNKS);
-    let source = Source::Stream {
-        chunks,
-        chunk: Bytes::new(),
-    };
-    let unpacking = blocking(move || layer.unpack(source, How::Streamed));
-    let (pumped, unpacked) = tokio::join!(pump(fetch, &blob, 0, sink, patience), unpacking);
-    match (pumped, unpacked) {
-        (Ok(streamed), Ok(mut summary)) => {
-            summary.streamed += streamed;
-            Ok(summary)
+    let (mut anew, mut streamed) = (0, 0);
+    loop {
+        let (sink, chunks) = mpsc::channel(CHUNKS);
+        let source = Source::Stream {
+            chunks,
+            chunk: Bytes::new(),
+        };
+        let this = layer.clone();
+        let unpacking = blocking(move || this.unpack(source, How::Streamed));
+        let (pumped, unpacked) = tokio::join!(pump(fetch, &blob, 0, sink, patience), unpacking);
+        match (pumped, unpacked) {
+            (Ok(pumped), Ok(mut summary)) => {
+                summary.streamed += streamed + pumped.bytes;
+                return Ok(summary);
+            }
+            (Ok(pumped), Err(UnpackError::Mismatch { .. })) if pumped.broke && anew < ANEW => {
+                anew += 1;
+                streamed += pumped.bytes;
+                tracing::warn!(digest = %blob.digest, "what came in parts is not the whole; fetching it anew");
+            }
+            // A cut stream is the reason, a cut archive what follows from it.
+            (Err(error), Err(UnpackError::Fetch { .. }) | Ok(_)) | (_, Err(error)) => return Err(error),
         }
-        // A cut stream is the reason, a cut archive what follows from it.
-        (Err(error), Err(UnpackError::Fetch { .. }) | Ok(_)) | (_, Err(error)) => Err(error),
     }
 }
 
+#[derive(Clone)]
 struct PackedLayer {
     shared: Arc<Shared>,
     job: PackedJob,

@@ -3,7 +3,8 @@
 //! The first of these that works, cheapest first: it is there already; it is at another place of this artifact; a local
 //! store has it; it is streamed, continuing an unfinished file. Bytes of an unfinished file prove nothing by being there
 //! (a power cut leaves zeros), so they are hashed again, which costs less than fetching them again; should the whole then
-//! not match, it is fetched once more from the beginning.
+//! not match, it is fetched again from the beginning. So it is when a stream that broke was continued: a mirror cuts what it
+//! finds to be wrong after it has sent some of it.
 
 mod partial;
 
@@ -22,7 +23,7 @@ use super::local::{self, hash_first};
 use super::plan::{RawJob, Target, one_file};
 use super::shared::{Progress, Shared, blocking};
 use super::tree::{Attributes, Staged, file_size, mtime_of, set_attributes};
-use super::{CHUNKS, How, Patience, Summary};
+use super::{ANEW, CHUNKS, How, Patience, Summary};
 use crate::fetch::pump;
 use crate::{Fetch, FetchError, Mtime};
 use partial::{Partial, Received};
@@ -48,6 +49,7 @@ pub(super) async fn run<F: Fetch>(
     };
     let Pending { target, progress } = missing.remove(0);
     let mut partial = blocking(move || Partial::open(work, progress)).await?;
+    let mut anew = 0;
     loop {
         let resumed = partial.len;
         let (sink, chunks) = mpsc::channel(CHUNKS);
@@ -55,7 +57,7 @@ pub(super) async fn run<F: Fetch>(
         let (pumped, received) = tokio::join!(pumping, blocking(move || partial.receive(chunks)));
         match received? {
             Received::Proven(proven) => {
-                summary.streamed += pumped?;
+                summary.streamed += pumped?.bytes;
                 summary.reused += resumed;
                 summary.add(blocking(move || proven.place(target, missing)).await?);
                 return Ok(summary);
@@ -69,12 +71,16 @@ pub(super) async fn run<F: Fetch>(
                 };
                 return Err(pumped.err().unwrap_or(cut));
             }
-            Received::Other(again) if resumed > 0 => {
-                tracing::warn!(digest = %job.blob.digest, resumed, "an unfinished file was damaged; fetching it anew");
-                summary.streamed += pumped?;
+            Received::Other(again) => {
+                let pumped = pumped?;
+                if anew == ANEW || (resumed == 0 && !pumped.broke) {
+                    return Err(blocking(move || again.discard()).await?);
+                }
+                anew += 1;
+                tracing::warn!(digest = %job.blob.digest, resumed, "what came in parts is not the whole; fetching it anew");
+                summary.streamed += pumped.bytes;
                 partial = blocking(move || again.restart()).await?;
             }
-            Received::Other(wrong) => return Err(blocking(move || wrong.discard()).await?),
         }
     }
 }

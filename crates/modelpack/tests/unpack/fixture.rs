@@ -107,6 +107,8 @@ pub(crate) struct Source {
     pub(crate) chunk: usize,
     /// Each stream of a blob ends with a failure after so many bytes.
     pub(crate) cut_after: Option<usize>,
+    /// So many of the first streams have a wrong byte.
+    pub(crate) lies: AtomicU64,
     /// Failures are of the kind that is not worth another attempt.
     pub(crate) fatal: bool,
     /// Every blob and offset that was asked for.
@@ -122,6 +124,7 @@ impl Source {
             local: HashMap::new(),
             chunk: 10_000,
             cut_after: None,
+            lies: AtomicU64::new(0),
             fatal: false,
             asked: Mutex::default(),
             sent: std::sync::Arc::default(),
@@ -145,7 +148,13 @@ impl Fetch for Source {
     ) -> Result<BoxStream<'static, Result<Bytes, FetchError>>, FetchError> {
         assert!(offset < blob.size, "nothing is asked for beyond the end");
         self.asked.lock().unwrap().push((blob.digest, offset));
-        let content = self.blobs[&blob.digest].slice(usize::try_from(offset).unwrap()..);
+        let mut content = self.blobs[&blob.digest].slice(usize::try_from(offset).unwrap()..);
+        let lies = |left: u64| left.checked_sub(1);
+        if self.lies.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lies).is_ok() {
+            let mut altered = content.to_vec();
+            altered[0] ^= 1;
+            content = altered.into();
+        }
         let given = self.cut_after.map_or(content.len(), |cut| cut.min(content.len()));
         let broken = given < content.len();
         let content = content.slice(..given);

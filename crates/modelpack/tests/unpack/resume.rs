@@ -239,3 +239,32 @@ async fn gives_up_after_attempts_that_bring_nothing() {
     );
     assert_eq!(built.2.asked(), [0, 0, 0]);
 }
+
+#[tokio::test]
+async fn what_was_cut_because_it_was_wrong_is_read_again_from_its_beginning() {
+    let content = noise(250_000, 1);
+    let archive = Tar::new().file("packed.bin", &content).bytes();
+    let built = || {
+        [
+            Model::default().raw("raw.bin", &content).build(),
+            Model::default().packed("code.v1.tar", "", &archive).build(),
+        ]
+    };
+    for (mut built, name) in built().into_iter().zip(["raw.bin", "packed.bin"]) {
+        let dir = tempfile::tempdir().unwrap();
+        built.2.cut_after = Some(200_000);
+        *built.2.lies.get_mut() = 1;
+        unpack(&built, dir.path()).await.unwrap();
+        assert_eq!(tree(dir.path())[name], content);
+        assert_eq!(built.2.asked(), [0, 200_000, 0, 200_000], "{name}");
+    }
+    // A source that lies all the time, or in one piece, is not asked for ever.
+    for (mut built, lies) in built().into_iter().chain(built()).zip([u64::MAX, u64::MAX, 1, 1]) {
+        let dir = tempfile::tempdir().unwrap();
+        built.2.cut_after = (lies > 1).then_some(200_000);
+        *built.2.lies.get_mut() = lies;
+        let error = unpack(&built, dir.path()).await.unwrap_err();
+        assert!(matches!(error, UnpackError::Mismatch { .. }), "{error}");
+        assert_eq!(tree(dir.path()).len(), 0, "nothing wrong gets a name");
+    }
+}
