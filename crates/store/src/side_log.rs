@@ -7,12 +7,17 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use piece::Digest;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use crate::layout::{create_private, unfinished};
 use crate::side::Record;
 
 /// A log may grow by this much past twice its last snapshot: a few thousand bits, some hundred runs.
 const SLACK: u64 = 256 << 10;
+/// What a piece usually adds: its bit, and its midstate in a signed run, which whoever follows a reader takes again each time
+/// it has grown by one, up to 64.
+const PER_PIECE: u64 = 1200;
 
 /// The side file of an open blob.
 #[derive(Debug)]
@@ -54,6 +59,20 @@ impl SideLog {
             len,
             base: len,
         })
+    }
+
+    /// Reserves room for these pieces: a disk that fills up later does not stop this blob.
+    pub(crate) fn reserve(&self, pieces: u32) -> io::Result<()> {
+        let room = (PER_PIECE * u64::from(pieces)).min(self.base + SLACK);
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, self.len + room) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) | Ok(()) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Gives back what was reserved and not needed: the blob is whole.
+    pub(crate) fn trim(&self) -> io::Result<()> {
+        self.file.set_len(self.len)
     }
 
     /// Appends one record. It is in the file, or none of it counts.

@@ -33,7 +33,11 @@ pub(crate) fn create(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Result<Arc<Inner
     let meta = locked(&slot.summary).meta.clone();
     let path = shared.layout.side(&digest);
     let start = snapshot(shared.session.epoch, &meta, &chain, &bits);
-    let log = SideLog::create(path.clone(), digest, &start).map_err(StoreError::io("write", &path))?;
+    let log = SideLog::create(path.clone(), digest, &start).and_then(|log| {
+        log.reserve(geometry.count())?;
+        Ok(log)
+    });
+    let log = log.map_err(StoreError::io("write", &path))?;
     let inner = open(
         shared,
         slot,
@@ -222,9 +226,13 @@ impl Found {
             finished,
             chain,
             bits,
+            geometry,
             ..
         } = self;
         let log = SideLog::create(side_path.clone(), digest, &fresh).map_err(StoreError::io("write", &side_path))?;
+        if !finished && let Err(error) = log.reserve(geometry.count()) {
+            tracing::debug!(%digest, %error, "no room is reserved for a side file");
+        }
         let phase = if finished { Phase::Finished } else { Phase::Partial };
         Ok(Some(Parts {
             phase,

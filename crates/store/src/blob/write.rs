@@ -287,7 +287,10 @@ impl Inner {
         }
         {
             // Under the lock, so that nobody removes the blob while it changes its name.
-            let _state = self.state()?;
+            let state = self.state()?;
+            if let Err(error) = state.log.trim() {
+                tracing::debug!(%error, "a side file keeps more room than it needs");
+            }
             match std::fs::rename(&partial, &finished) {
                 // An earlier attempt got this far.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && finished.exists() => {}
