@@ -11,7 +11,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::http::Request;
-use crate::{Lab, model, tree};
+use crate::{Lab, Registry, model, tree};
 
 const KINDS: [&str; 5] = ["weight", "weight.config", "doc", "code", "dataset"];
 const PACKINGS: [&str; 4] = ["raw", "tar", "tar+gzip", "tar+zstd"];
@@ -69,9 +69,9 @@ fn manifest(registry: SocketAddr, repository: &str, layers: &[Value], diff_ids: 
     })
 }
 
-/// Pushes a model of raw weight files with these sizes to a registry that runs, and writes what it should unpack to into
+/// Gives a model of raw weight files with these sizes to a registry that runs, and writes what it should unpack to into
 /// `dir/files`. Returns its manifest.
-pub(crate) fn push_weights(registry: SocketAddr, repository: &str, dir: &Path, seed: u64, sizes: &[usize]) -> Vec<u8> {
+pub(crate) fn place_weights(registry: &Registry, repository: &str, dir: &Path, seed: u64, sizes: &[usize]) -> Vec<u8> {
     let layer = |(number, size): (usize, &usize)| {
         let path = format!("weights-{number:05}.bin");
         // Contents of different seeds and numbers have nothing in common.
@@ -79,18 +79,15 @@ pub(crate) fn push_weights(registry: SocketAddr, repository: &str, dir: &Path, s
         write(&dir.join("files").join(&path), &content, 0o644);
         json!({
             "mediaType": "application/vnd.cncf.model.weight.v1.raw",
-            "digest": upload(registry, repository, &content),
+            "digest": registry.place(repository, &content),
             "size": content.len(),
             "annotations": { "org.cncf.model.filepath": path }
         })
     };
     let layers: Vec<Value> = sizes.iter().enumerate().map(layer).collect();
     let diff_ids: Vec<Value> = layers.iter().map(|layer| layer["digest"].clone()).collect();
-    put_manifest(
-        registry,
-        repository,
-        &manifest(registry, repository, &layers, &diff_ids),
-    )
+    let manifest = manifest(registry.address(), repository, &layers, &diff_ids);
+    put_manifest(registry.address(), repository, &manifest)
 }
 
 /// A file, and its path.

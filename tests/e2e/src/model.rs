@@ -89,11 +89,11 @@ impl Model {
         Self::made(lab, "layer-types", |dir| artifact::push(lab, dir))
     }
 
-    /// Raw weight files of these sizes, pushed to a registry that runs. Of another seed, all of its contents are others.
+    /// Raw weight files of these sizes, given to a registry that runs. Of another seed, all of its contents are others.
     pub fn pushed(lab: &Lab, registry: &Registry, name: &str, seed: u64, sizes: &[usize]) -> Self {
         let dir = lab.dir(format!("pushed-{name}"));
         let repository = format!("models/{name}");
-        let manifest = artifact::push_weights(registry.address(), &repository, &dir, seed, sizes);
+        let manifest = artifact::place_weights(registry, &repository, &dir, seed, sizes);
         let blobs = blobs(&manifest);
         Self {
             dir,
