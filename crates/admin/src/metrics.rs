@@ -54,6 +54,8 @@ pub struct Metrics {
     mirror_bytes: IntCounter,
     blob_seconds: Histogram,
     store_bytes: IntGauge,
+    scrubbed_bytes: IntCounter,
+    damaged_pieces: IntCounter,
     connections: IntGauge,
     scheduler_nodes: IntGauge,
     scheduler_swarms: IntGauge,
@@ -111,6 +113,14 @@ impl Metrics {
                 Histogram::with_opts(blob_seconds.buckets(BLOB_SECONDS.to_vec())),
             )?,
             store_bytes: gauge("packswarm_store_bytes", "Bytes that the store occupies on disk.")?,
+            scrubbed_bytes: counter(
+                "packswarm_scrubbed_bytes_total",
+                "Bytes of the store that were read again in search of damage.",
+            )?,
+            damaged_pieces: counter(
+                "packswarm_damaged_pieces_total",
+                "Pieces that had gone bad on the disk and were fetched again.",
+            )?,
             connections: gauge("packswarm_connections", "Open connections of the data plane.")?,
             scheduler_nodes: gauge("packswarm_scheduler_nodes", "Nodes that report to this scheduler.")?,
             scheduler_swarms: gauge("packswarm_scheduler_swarms", "Blobs that some node holds or wants.")?,
@@ -183,6 +193,16 @@ impl Metrics {
         self.store_bytes.set(gauge_value(bytes));
     }
 
+    /// Bytes of the store were read again.
+    pub fn scrubbed(&self, bytes: u64) {
+        self.scrubbed_bytes.inc_by(bytes);
+    }
+
+    /// Pieces were found damaged on the disk.
+    pub fn damaged(&self, pieces: u64) {
+        self.damaged_pieces.inc_by(pieces);
+    }
+
     /// The data plane has this many connections now.
     pub fn set_connections(&self, connections: usize) {
         self.connections.set(gauge_value(connections as u64));
@@ -249,6 +269,8 @@ mod tests {
         metrics.clone().mirror_bytes(5);
         metrics.blob_finished(Duration::from_millis(30));
         metrics.set_store_bytes(6);
+        metrics.scrubbed(10);
+        metrics.damaged(11);
         metrics.set_connections(7);
         metrics.set_scheduler(8, 9);
         metrics.scheduler_request("join");
@@ -266,6 +288,8 @@ mod tests {
             "packswarm_blob_seconds_bucket{le=\"0.02\"} 0",
             "packswarm_blob_seconds_bucket{le=\"0.05\"} 1",
             "packswarm_store_bytes 6",
+            "packswarm_scrubbed_bytes_total 10",
+            "packswarm_damaged_pieces_total 11",
             "packswarm_connections 7",
             "packswarm_scheduler_nodes 8",
             "packswarm_scheduler_swarms 9",

@@ -6,14 +6,12 @@ use std::time::Duration;
 use admin::{Admin, ApiError, Readiness};
 use piece::Digest;
 use serde::Serialize;
-use swarm::node::Input;
 use tokio::task::spawn_blocking;
-use wire::control::Source;
 
-use crate::files;
 use crate::housekeeping;
 use crate::limits;
 use crate::parts::Parts;
+use crate::repairing;
 use crate::status;
 
 /// How long a damaged blob's verification waits for its pieces to come back, at most.
@@ -128,13 +126,8 @@ async fn verify(parts: Arc<Parts>, digest: Digest) -> Result<Verified, ApiError>
     let (blob, checked) = (file.blob(), file.clone());
     let damaged = on_disk(move || checked.verify_all(|_, _| {})).await?;
     if !damaged.is_empty() {
-        let again = parts.file(&digest).map(|file| (file.bitfield(), file.media_type()));
-        parts.dropped(&digest).await;
-        if let Some((bits, media_type)) = again {
-            tracing::warn!(%digest, damaged = damaged.len(), "pieces are damaged on disk and are fetched again");
-            parts.engine.tell(Input::Opened { blob, bits, media_type }).await;
-            repair(&parts, blob).await?;
-        }
+        repairing::found_damaged(&parts, blob, &damaged).await;
+        repair(&parts, blob).await?;
     }
     let damaged = damaged.iter().map(|piece| piece.get()).collect();
     Ok(Verified {
@@ -144,15 +137,9 @@ async fn verify(parts: Arc<Parts>, digest: Digest) -> Result<Verified, ApiError>
     })
 }
 
-/// Where a blob can be read again, as was noted when it came.
-fn source_of(parts: &Parts, blob: &piece::Blob) -> Option<Source> {
-    let held = parts.store.held().into_iter().find(|held| held.blob == *blob)?;
-    held.sources.iter().find_map(|source| files::parse_source(source))
-}
-
 /// Wants a damaged blob again, and waits until it is whole.
 async fn repair(parts: &Arc<Parts>, blob: piece::Blob) -> Result<(), ApiError> {
-    let Some(source) = source_of(parts, &blob) else {
+    let Some(source) = repairing::source_of(parts, &blob) else {
         let digest = blob.digest;
         return Err(ApiError::Unavailable(format!(
             "{digest} is damaged, and nobody noted where it came from: pull it again by its name"

@@ -23,11 +23,18 @@ pub(crate) struct Files {
 }
 
 impl Files {
+    /// The file of a blob, if it is open.
+    pub(crate) fn open(&self, digest: &Digest) -> Option<BlobFile> {
+        let mut open = self.open.lock().expect("no holder of this lock panics");
+        let (file, used) = open.get_mut(digest)?;
+        *used = Instant::now();
+        Some(file.clone())
+    }
+
     /// The file of a blob, opened if need be.
     pub(crate) fn get(&self, store: &Store, digest: &Digest) -> Option<BlobFile> {
-        if let Some((file, used)) = self.open.lock().expect("no holder of this lock panics").get_mut(digest) {
-            *used = Instant::now();
-            return Some(file.clone());
+        if let Some(file) = self.open(digest) {
+            return Some(file);
         }
         let file = store.get(digest)?;
         self.keep(file.clone());

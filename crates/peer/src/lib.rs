@@ -23,6 +23,7 @@ mod pacing;
 mod parts;
 mod providing;
 mod proving;
+mod repairing;
 mod serving;
 mod status;
 mod striping;
@@ -106,6 +107,11 @@ impl Peer {
         tasks.spawn(listening::control(Arc::clone(&parts), events.control, stop.clone()));
         tasks.spawn(listening::data(Arc::clone(&parts), events.data, stop.clone()));
         tasks.spawn(housekeeping::run(Arc::clone(&parts), stop.clone()));
+        tasks.spawn(repairing::scrub(
+            Arc::clone(&parts),
+            config.store.scrub_rate,
+            stop.clone(),
+        ));
         if config.role == Role::Seed {
             parts.providing.provide(asking::seeds_key());
         }
@@ -254,6 +260,14 @@ async fn assemble(
 /// Tells the machine what the store holds from an earlier life.
 async fn introduce_held(parts: Arc<Parts>) {
     for held in parts.store.held() {
+        if held.complete {
+            // Opened, and proven if there is doubt, when somebody wants it: a large store would take minutes.
+            let (blob, media_type) = (held.blob, held.media_type);
+            let bits = piece::Bitfield::full(&blob.geometry());
+            parts.engine.tell(Input::Opened { blob, bits, media_type }).await;
+            parts.providing.provide(blob.digest);
+            continue;
+        }
         let file = {
             let (store, digest) = (parts.store.clone(), held.blob.digest);
             spawn_blocking(move || store.get(&digest)).await.ok().flatten()

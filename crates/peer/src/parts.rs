@@ -26,6 +26,7 @@ use crate::origin::Leases;
 use crate::pacing::Pacing;
 use crate::providing::Providing;
 use crate::proving::Provers;
+use crate::repairing;
 use crate::suspects::Suspects;
 use crate::upstream::Upstreams;
 use crate::watch::Watches;
@@ -160,7 +161,16 @@ impl Parts {
 
     /// A blob's file, whole or in progress.
     pub(crate) fn file(&self, digest: &Digest) -> Option<BlobFile> {
-        self.files.get(&self.store, digest)
+        if let Some(file) = self.files.open(digest) {
+            return Some(file);
+        }
+        // Opening proves what an unclean stop has put in doubt.
+        let claimed = self.store.is_complete(digest);
+        let file = self.files.get(&self.store, digest);
+        if claimed && !file.as_ref().is_some_and(BlobFile::is_complete) {
+            repairing::found_less(self, *digest, file.as_ref());
+        }
+        file
     }
 
     /// Takes midstates that came with a piece, as far as their signer has standing.

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use piece::{Blob, Digest};
 
-use crate::blob::{self, BlobFile};
+use crate::blob::{self, BlobFile, Inner};
 use crate::config::Limits;
 use crate::eviction::{Candidate, eviction_plan};
 use crate::index::{Index, Opened, Slot, Summary, footprint};
@@ -42,13 +42,22 @@ impl Shared {
 
     /// Opens a blob in the index; `None` if it is gone, or nothing of it holds and so it is gone now.
     pub(crate) fn open(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Option<BlobFile>, StoreError> {
+        let opened = self.look(slot)?;
+        if let Some(inner) = &opened {
+            slot.touch();
+            inner.set_used();
+        }
+        Ok(opened.map(BlobFile::of))
+    }
+
+    /// The same for somebody who only checks it: it does not count as used.
+    pub(crate) fn look(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Option<Arc<Inner>>, StoreError> {
         let mut opened = locked(&slot.open);
         if opened.removed {
             return Ok(None);
         }
-        slot.touch();
         if let Some(inner) = opened.file.upgrade() {
-            return Ok(Some(BlobFile::of(inner)));
+            return Ok(Some(inner));
         }
         let Some(inner) = blob::load(self, slot)? else {
             tracing::warn!(digest = %slot.blob.digest, "dropping a blob of which nothing can be proven");
@@ -56,7 +65,7 @@ impl Shared {
             return Ok(None);
         };
         opened.file = Arc::downgrade(&inner);
-        Ok(Some(BlobFile::of(inner)))
+        Ok(Some(inner))
     }
 
     /// `None` if somebody removed the blob meanwhile.
@@ -82,6 +91,7 @@ impl Shared {
         match created {
             Ok(inner) => {
                 opened.file = Arc::downgrade(&inner);
+                inner.set_used();
                 Ok(Some(BlobFile::of(inner)))
             }
             Err(error) => {

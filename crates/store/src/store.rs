@@ -65,6 +65,12 @@ impl Store {
         locked(&self.0.index).slots().map(|slot| slot.held()).collect()
     }
 
+    /// Whether all of a blob is here, as far as is known without opening it.
+    pub fn is_complete(&self, digest: &Digest) -> bool {
+        let slot = locked(&self.0.index).get(digest).map(Arc::clone);
+        slot.is_some_and(|slot| locked(&slot.summary).complete)
+    }
+
     /// Opens a blob that is here, whole or in progress. After an unclean stop this may take as long as hashing it.
     /// `None` if there is none, or if nothing of it could be proven or read (the log says so).
     pub fn get(&self, digest: &Digest) -> Option<BlobFile> {
@@ -74,6 +80,17 @@ impl Store {
             tracing::warn!(%digest, %error, "cannot open a blob in the store");
             None
         })
+    }
+
+    /// The same, to check it: that does not count as a use, after which it would be evicted later than others.
+    pub fn look(&self, digest: &Digest) -> Option<BlobFile> {
+        let _writing = self.0.enter().ok()?;
+        let slot = Arc::clone(locked(&self.0.index).get(digest)?);
+        let inner = self.0.look(&slot).unwrap_or_else(|error| {
+            tracing::warn!(%digest, %error, "cannot open a blob in the store");
+            None
+        });
+        inner.map(BlobFile::of)
     }
 
     /// Opens a blob that is here, or begins it: its space is reserved now, and others are evicted if need be. A media type is

@@ -30,6 +30,7 @@ fn a_flipped_bit_is_found_and_its_piece_fetched_again() {
         &Options {
             seeds: 1,
             peers: 1,
+            peer_config: "[store]\nscrub_rate = \"0B\"\n",
             ..Options::default()
         },
     );

@@ -19,6 +19,8 @@ fn altered_pieces_are_refused_and_fetched_elsewhere() {
         &Options {
             seeds: 1,
             peers: 4,
+            // It must not find out by itself.
+            peer_config: "[store]\nscrub_rate = \"0B\"\n",
             ..Options::default()
         },
     );

@@ -1,14 +1,17 @@
 //! Every metric of the contract counts something.
 
 use std::thread;
+use std::time::Duration;
 
 use e2e::clients::pull_through;
 use e2e::node::sum;
 use e2e::process::run;
-use e2e::{Cluster, Lab, Model, Options, Registry, damage};
+use e2e::{Cluster, Lab, Model, Options, Registry, damage, wait};
+
+const SOON: Duration = Duration::from_secs(60);
 
 /// The contract's, and the scheduler's own.
-const NODES: [(&str, &[&str]); 12] = [
+const NODES: [(&str, &[&str]); 14] = [
     ("packswarm_registry_bytes_total", &["registry="]),
     ("packswarm_registry_requests_total", &["registry=", "kind="]),
     ("packswarm_received_bytes_total", &["source=\"peer\""]),
@@ -20,6 +23,8 @@ const NODES: [(&str, &[&str]); 12] = [
     ("packswarm_mirror_bytes_total", &[]),
     ("packswarm_blob_seconds_count", &[]),
     ("packswarm_store_bytes", &[]),
+    ("packswarm_scrubbed_bytes_total", &[]),
+    ("packswarm_damaged_pieces_total", &[]),
     ("packswarm_connections", &[]),
 ];
 const SCHEDULER: [(&str, &[&str]); 3] = [
@@ -38,6 +43,8 @@ fn every_metric_is_seen_at_work() {
         &Options {
             seeds: 1,
             peers: 4,
+            // Slow enough for others to be offered what has gone bad before it is found.
+            peer_config: "[store]\nscrub_rate = \"1MiB\"\n",
             ..Options::default()
         },
     );
@@ -53,6 +60,10 @@ fn every_metric_is_seen_at_work() {
         for number in 1..4 {
             threads.spawn(move || pull(number));
         }
+    });
+
+    wait::until_true("the damage's discovery", SOON, || {
+        cluster.peers[0].metric("packswarm_damaged_pieces_total", &[]) > 0.0
     });
 
     let of_nodes: String = cluster.nodes().map(|node| node.get("/metrics").text()).collect();

@@ -219,6 +219,37 @@ fn a_disk_that_fails_during_a_pull_is_read_from_and_said_to_have_failed() {
     assert_store_sound(&data);
 }
 
+/// Bits flip in the store of a node that runs, and nobody asks for what they are in.
+#[test]
+fn bits_that_flip_in_a_running_node_are_found_in_the_background() {
+    let lab = Lab::new("scrub");
+    let registry = Registry::start(&lab, &[]);
+    let options = Options {
+        seeds: 1,
+        peers: 1,
+        peer_config: "[store]\nscrub_rate = \"64MiB\"\n",
+        ..Options::default()
+    };
+    let cluster = Cluster::start(&lab, &options);
+    let peer = &cluster.peers[0];
+    let model = Model::pushed(&lab, &registry, "scrub", 1, &[(16 * MIB) as usize]);
+    let (reference, blob) = (model.reference(registry.address()), model.largest());
+    let path = peer.setup().data.join("blobs").join(blob.hex());
+    Pulling::begin(&lab, "first", peer, &reference).succeeds(&model);
+    damage::flip_bit(&path, 5 * MIB);
+    wait::until_true("the damage's discovery", SOON * 2, || {
+        peer.metric("packswarm_damaged_pieces_total", &[]) as u64 == 1
+    });
+    peer.wait_complete(&blob.digest, SOON);
+    assert_eq!(tree::digest_of(&path), blob.digest);
+    assert!(peer.metric("packswarm_scrubbed_bytes_total", &[]) as u64 >= MIB);
+    assert_eq!(
+        registry.bytes_of(&blob.digest),
+        blob.size,
+        "the piece came from the seed"
+    );
+}
+
 /// Bits flip in blobs that are whole, and in those that are not, while the node is down.
 #[test]
 fn bits_that_flipped_while_a_node_was_dead_are_found_before_anybody_gets_them() {
@@ -231,13 +262,13 @@ fn bits_that_flipped_while_a_node_was_dead_are_found_before_anybody_gets_them() 
         ..Options::default()
     };
     let mut cluster = Cluster::start(&lab, &options);
-    let model = Model::pushed(&lab, &registry, "rot", 1, &[(32 * MIB) as usize, (3 * MIB) as usize]);
+    let model = Model::pushed(&lab, &registry, "rot", 1, &[(32 * MIB) as usize, (8 * MIB) as usize]);
     let reference = model.reference(link.address());
     let pulls = Pulling::begin_all(&lab, "first", &cluster.peers, &reference);
     let small = model
         .blobs()
         .iter()
-        .find(|blob| blob.size == 3 * MIB)
+        .find(|blob| blob.size == 8 * MIB)
         .expect("it was pushed")
         .clone();
     let large = model.largest().clone();

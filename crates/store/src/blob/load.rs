@@ -2,17 +2,17 @@
 //!
 //! What a side file claims is trusted if it names the current epoch: then every bit was set after its data, by a process
 //! whose page cache is still there or that synced it all. It is proven anew if the last session ended badly since, or the
-//! side file is damaged. A finished blob that was synced before it got its name is trusted in either case.
+//! side file is damaged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex};
 
 use piece::{Bitfield, Blob, Chain, Digest, Geometry, PrefixHasher};
 
-use super::write::UNSYNCED;
 use super::{Inner, Phase, State};
 use crate::data::Data;
 use crate::index::{Meta, Slot};
@@ -102,6 +102,7 @@ fn open(shared: &Arc<Shared>, slot: &Arc<Slot>, parts: Parts) -> Arc<Inner> {
             claimed,
             staged,
         }),
+        used: AtomicBool::new(false),
         freed: Condvar::new(),
     })
 }
@@ -167,9 +168,8 @@ impl Found {
 
     fn is_trusted(&self, epoch: u64) -> bool {
         let Some((of, _)) = self.intact else { return false };
-        let synced = self.finished && self.geometry.size() > UNSYNCED;
         // Finished but not full: it was being moved back when the process died.
-        (of == epoch || synced) && (!self.finished || self.bits.is_full() && self.knows_all())
+        of == epoch && (!self.finished || self.bits.is_full() && self.knows_all())
     }
 
     fn knows_all(&self) -> bool {

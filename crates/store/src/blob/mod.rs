@@ -13,6 +13,7 @@ pub use write::{Settled, Written};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -39,6 +40,8 @@ pub(crate) struct Inner {
     slot: Arc<Slot>,
     geometry: Geometry,
     state: Mutex<State>,
+    /// Whether anybody has it open who uses it, and does not only check it.
+    used: AtomicBool,
     /// A claim was given back, finishing or moving has ended, or the blob is gone.
     freed: Condvar,
 }
@@ -281,6 +284,11 @@ impl BlobFile {
 }
 
 impl Inner {
+    /// Notes that somebody uses the blob.
+    pub(crate) fn set_used(&self) {
+        self.used.store(true, Ordering::Relaxed);
+    }
+
     /// Unlinks the blob's files and makes every handle say so. Nobody gives a file a name meanwhile.
     pub(crate) fn die(&self, unlink: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
         let mut state = locked(&self.state);
@@ -389,6 +397,9 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if !*self.used.get_mut() {
+            return;
+        }
         let now = self.slot.touch();
         let state = self.state.get_mut().expect("no thread panics while it holds this lock");
         if let Err(error) = state.log.touch(now) {

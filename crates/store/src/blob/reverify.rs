@@ -1,6 +1,7 @@
 //! Rereading what is here, and taking out what has gone bad on the disk.
 
 use std::fs;
+use std::ops::Range;
 use std::sync::Arc;
 
 use piece::{Link, PieceIndex};
@@ -19,8 +20,21 @@ impl BlobFile {
     ///
     /// # Errors
     /// If the blob is gone or could not be moved.
-    pub fn verify_all(&self, mut on_piece: impl FnMut(PieceIndex, bool)) -> Result<Vec<PieceIndex>, StoreError> {
-        let (data, links) = self.0.links()?;
+    pub fn verify_all(&self, on_piece: impl FnMut(PieceIndex, bool)) -> Result<Vec<PieceIndex>, StoreError> {
+        self.verify(0..u32::MAX, on_piece)
+    }
+
+    /// The same for the pieces with these numbers.
+    ///
+    /// # Errors
+    /// If the blob is gone or could not be moved.
+    pub fn verify(
+        &self,
+        pieces: Range<u32>,
+        mut on_piece: impl FnMut(PieceIndex, bool),
+    ) -> Result<Vec<PieceIndex>, StoreError> {
+        let (data, mut links) = self.0.links()?;
+        links.retain(|link| pieces.contains(&link.piece().get()));
         let mut bad = Vec::new();
         data.verify(&links, |piece, good| {
             if !good {

@@ -142,6 +142,42 @@ fn a_finished_blob_survives_the_loss_of_its_side_file() {
 }
 
 #[test]
+fn a_finished_blob_is_proven_again_after_an_unclean_stop_however_large() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = Sample::new(1, 6 * MIB);
+    drop(sample.complete(&open(dir.path())));
+    flip(&path(dir.path(), "blobs", &sample), sample.offset(5) + 1);
+    let store = open(dir.path());
+    assert!(store.is_complete(&sample.blob.digest), "as far as is known");
+    let file = store.get(&sample.blob.digest).unwrap();
+    assert!(!file.is_complete() && !store.is_complete(&sample.blob.digest));
+    assert_eq!(sample.check(&file).len() as u32, sample.count() - 1);
+    file.write(sample.proven(5)).unwrap();
+    assert!(file.is_complete());
+}
+
+#[test]
+fn checking_a_blob_is_no_use_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let sample = Sample::new(1, 2 * MIB);
+    drop(sample.complete(&store));
+    let side = path(dir.path(), "side", &sample);
+    let past = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000);
+    File::open(&side).unwrap().set_modified(past).unwrap();
+    store.close().unwrap();
+    let store = open(dir.path());
+    let used = || store.held()[0].last_used;
+    assert_eq!(used(), 1000);
+    let file = store.look(&sample.blob.digest).unwrap();
+    assert_eq!(file.verify(2..4, |_, good| assert!(good)).unwrap(), []);
+    drop(file);
+    assert_eq!(used(), 1000);
+    drop(store.get(&sample.blob.digest));
+    assert!(used() > 1000);
+}
+
+#[test]
 fn verifying_finds_a_flipped_bit_and_the_piece_can_be_fetched_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

@@ -16,6 +16,10 @@ section! {
     /// The share of `capacity` at which eviction ends. Nearer to `high_water`, it runs more often; lower, more is lost
     /// than the next blob needs.
     low_water => low_water: f64, "0.5";
+    /// Bytes per second at which everything is read again in the background, in search of bits that have flipped on the
+    /// disk; 0B for never. Less finds them later; more takes from what the disk can do: 16 MiB are a terabyte in 18 hours.
+    #[serde(with = "size")]
+    scrub_rate => scrub_rate: u64, "64MiB";
 }
 
 section! {
