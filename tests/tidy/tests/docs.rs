@@ -56,7 +56,11 @@ fn tests_that_documents_name_exist() {
 #[test]
 fn every_guarantee_is_held_by_a_test_that_exists() {
     let text = fs::read_to_string(root().join("docs/guarantees.md")).expect("the document is there");
-    let held = text.split('`').skip(1).step_by(2).filter_map(|word| word.split_once("::"));
+    let held = text
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|word| word.split_once("::"));
     let mut count = 0;
     for (file, test) in held.filter(|(file, _)| file.ends_with(".rs")) {
         let source = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -64,7 +68,10 @@ fn every_guarantee_is_held_by_a_test_that_exists() {
             .split_once(&format!("fn {test}("))
             .unwrap_or_else(|| panic!("docs/guarantees.md names {file}::{test}, which does not exist"));
         let attribute = before.trim_end().trim_end_matches("async").trim_end();
-        assert!(attribute.ends_with(']') || attribute.ends_with("proptest!"), "{file}::{test} is no test");
+        assert!(
+            attribute.ends_with(']') || attribute.ends_with("proptest!"),
+            "{file}::{test} is no test"
+        );
         count += 1;
     }
     assert!(count > 40, "only {count} tests hold the guarantees");
