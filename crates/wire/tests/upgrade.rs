@@ -199,10 +199,12 @@ fn unknown_fields_are_skipped_on_the_data_plane() {
             bits: Some(vec![0xf0]),
             wants: true,
             media_type: Some("application/x".into()),
+            spare: true,
         },
         Message::Have {
             digest,
             ranges: vec![(1, 2)],
+            load: 3,
         },
         Message::Gone { digest },
     ];

@@ -11,7 +11,7 @@ use piece::{Blob, Digest, Midstate, MidstateRun, NodeId, SignedRun, Standing, pr
 use store::{Config, Store};
 use wire::control::{
     Access, Accusation, Address, Failure, Holding, Kind, Lease, Locality, Neighbour, Offence, Query, Reading,
-    Repository, Request, Response, Resume, Role, Source, Swarm, Upstream, UpstreamAnswer,
+    Repository, Request, Response, Resume, Retraction, Role, Source, Swarm, Upstream, UpstreamAnswer,
 };
 use wire::encode;
 use wire::exchange::{Answer, Fetch, Hello, Message, Proof, Refusal};
@@ -169,6 +169,10 @@ fn swarm() -> Swarm {
         access: Some(Access::Private),
         failure: Some(failure()),
         about: Some(source()),
+        retracted: Some(Retraction {
+            epoch: 3,
+            by: Some(NODE),
+        }),
     }
 }
 
