@@ -12,8 +12,9 @@ use identity::NodeKey;
 use piece::{Blob, Digest, NodeId, SignedRun, Standing};
 use store::{BlobFile, Store, StoreError};
 use swarm::node::Input;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
+use tokio::task::{block_in_place, spawn_blocking};
 use transport::Transport;
 use wire::control::{Access, Failure, Locality, Role, Source, Swarm};
 
@@ -164,9 +165,14 @@ impl Parts {
         if let Some(file) = self.files.open(digest) {
             return Some(file);
         }
-        // Opening proves what an unclean stop has put in doubt.
+        self.opening(digest, || self.files.get(&self.store, digest))
+    }
+
+    /// Opens a blob of the store by `open`, which proves what an unclean stop has put in doubt; if less of it is good than
+    /// was said, all are told.
+    pub(crate) fn opening(&self, digest: &Digest, open: impl FnOnce() -> Option<BlobFile>) -> Option<BlobFile> {
         let claimed = self.store.is_complete(digest);
-        let file = self.files.get(&self.store, digest);
+        let file = off_the_loop(open);
         if claimed && !file.as_ref().is_some_and(BlobFile::is_complete) {
             repairing::found_less(self, *digest, file.as_ref());
         }
@@ -184,6 +190,17 @@ impl Parts {
                 tracing::debug!(%error, "midstates refused");
             }
         }
+    }
+}
+
+/// Runs what may take as long as hashing a blob where it holds up nobody else. A runtime of one thread, as tests have it,
+/// has no such place.
+fn off_the_loop<T>(work: impl FnOnce() -> T) -> T {
+    let flavour = Handle::try_current().map(|handle| handle.runtime_flavor());
+    if matches!(flavour, Ok(RuntimeFlavor::MultiThread)) {
+        block_in_place(work)
+    } else {
+        work()
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use piece::{Blob, Digest, PieceIndex};
+use store::BlobFile;
 use swarm::node::Input;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -42,10 +43,10 @@ async fn scrub_blob(parts: &Arc<Parts>, blob: Blob, rate: u64) {
     let batch = (rate / geometry.piece_len()).clamp(1, u64::from(geometry.count().max(1))) as u32;
     let mut first = 0;
     while first < geometry.count() {
-        let store = parts.store.clone();
+        let its = Arc::clone(parts);
         let checked = spawn_blocking(move || {
             let mut read = 0;
-            let file = store.look(&blob.digest)?;
+            let file = its.opening(&blob.digest, || its.store.look(&blob.digest))?;
             let bad = file.verify(first..first.saturating_add(batch), |piece, _| {
                 read += geometry.len(piece)
             });
@@ -87,14 +88,21 @@ pub(crate) async fn found_damaged(parts: &Arc<Parts>, blob: Blob, damaged: &[Pie
     }
 }
 
-/// A blob was opened for the first time since an unclean stop, and less of it is good than it seemed.
-pub(crate) fn found_less(parts: &Parts, digest: Digest, file: Option<&store::BlobFile>) {
+/// A blob was opened for the first time since an unclean stop, and less of it is good than it seemed: the rest is fetched
+/// again, as what is found in the background.
+pub(crate) fn found_less(parts: &Parts, digest: Digest, file: Option<&BlobFile>) {
     tracing::warn!(%digest, "less of a blob is good than the last session left");
-    parts.engine.hint(Input::Dropped { digest });
-    if let Some(file) = file {
-        let (blob, bits, media_type) = (file.blob(), file.bitfield(), file.media_type());
-        parts.engine.hint(Input::Opened { blob, bits, media_type });
-    }
+    let engine = parts.engine.clone();
+    let rest = file.map(|file| (file.blob(), file.bitfield(), file.media_type()));
+    let source = file.and_then(|file| source_of(parts, &file.blob()));
+    tokio::spawn(async move {
+        engine.tell(Input::Dropped { digest }).await;
+        let Some((blob, bits, media_type)) = rest else { return };
+        engine.tell(Input::Opened { blob, bits, media_type }).await;
+        if let Some(source) = source {
+            engine.want(digest, Some(blob.size), source, false).await;
+        }
+    });
 }
 
 /// Where a blob can be read again, as was noted when it came.

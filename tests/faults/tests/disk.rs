@@ -286,6 +286,14 @@ fn bits_that_flipped_while_a_node_was_dead_are_found_before_anybody_gets_them() 
     drop(pulls.next());
     pulls.for_each(|pull| pull.succeeds(&model));
     Pulling::begin(&lab, "second", &cluster.peers[0], &reference).succeeds(&model);
+    // Once more, and this time nobody asks: what looks through the store in the background is the first to open it.
+    cluster.peers[0].kill();
+    flip(&data.join("blobs").join(small.hex()), small.size);
+    cluster.peers[0].restart();
+    wait::until_true("what nobody asks for to be found and fetched", SOON, || {
+        let path = data.join("blobs").join(small.hex());
+        path.exists() && tree::digest_of(&path) == small.digest
+    });
     // And a third node that gets what the second has.
     let late = cluster.node(&lab, Role::Peer, "late", "");
     Pulling::begin(&lab, "third", &late, &reference).succeeds(&model);
