@@ -171,7 +171,7 @@ impl<C: Content> Mirror<C> {
             kind: Kind::Manifest,
         };
         let opened = self
-            .in_time(kind, self.content.open(&source, &resolved.blob.digest))
+            .in_time(kind, self.content.open(&source, &resolved.blob.digest, 0))
             .await?;
         Ok(self.deliver(ask, opened, &resolved.media_type))
     }
@@ -190,7 +190,7 @@ impl<C: Content> Mirror<C> {
                 return Ok(response::head(ask.headers, &probed.blob, &media_type));
             }
         }
-        let opened = self.in_time(kind, self.content.open(&source, &digest)).await?;
+        let opened = self.in_time(kind, self.content.open(&source, &digest, 0)).await?;
         let media_type = match opened.media_type.clone() {
             Some(media_type) => media_type,
             None => {
@@ -214,8 +214,9 @@ impl<C: Content> Mirror<C> {
                 return Ok(response::head(ask.headers, &probed.blob, BLOB_TYPE));
             }
         }
+        let from = conditions::first_byte(ask.headers);
         let opened = self
-            .in_time(RequestKind::Blob, self.content.open(&source, &digest))
+            .in_time(RequestKind::Blob, self.content.open(&source, &digest, from))
             .await?;
         Ok(self.deliver(ask, opened, BLOB_TYPE))
     }

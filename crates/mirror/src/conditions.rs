@@ -52,6 +52,17 @@ impl Part {
     }
 }
 
+/// Where a GET with these headers begins to read, of a blob whose size is not known yet. It is past every blob's end where
+/// that depends on the size.
+pub(crate) fn first_byte(headers: &HeaderMap) -> u64 {
+    let range = single(headers, &header::RANGE);
+    match range.and_then(|range| Part::parse(range, u64::MAX)) {
+        Some(Part::Range(range)) => range.start,
+        Some(Part::Unsatisfiable) => u64::MAX,
+        Some(Part::Whole) | None => 0,
+    }
+}
+
 /// Whether the client says that it has this content.
 pub(crate) fn is_unchanged(headers: &HeaderMap, digest: &Digest) -> bool {
     let tag = entity_tag(digest);
@@ -96,6 +107,23 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
             .collect()
+    }
+
+    #[test]
+    fn the_first_byte_is_told_before_the_size_is_known() {
+        for (range, first) in [
+            ("bytes=0-", 0),
+            ("bytes=10-19", 10),
+            ("bytes= 7-", 7),
+            ("bytes=-5", u64::MAX - 5),
+            ("bytes=7-8,1-2", 0),
+            ("lines=7-8", 0),
+            ("bytes", 0),
+            ("bytes=x-9", 0),
+        ] {
+            assert_eq!(first_byte(&headers(&[(header::RANGE, range)])), first, "{range}");
+        }
+        assert_eq!(first_byte(&HeaderMap::new()), 0);
     }
 
     fn wanted(range: &str, size: u64) -> Part {

@@ -14,14 +14,16 @@ pub trait Content: Send + Sync + 'static {
     /// Which manifest a tag names now.
     fn resolve(&self, repository: &Repository, tag: &str) -> impl Future<Output = Result<Resolved, Failure>> + Send;
 
-    /// A blob or manifest. Resolves once its size is known, not once its bytes are here.
-    fn open(&self, source: &Source, digest: &Digest) -> impl Future<Output = Result<Opened, Failure>> + Send;
+    /// A blob or manifest, which the client will read from its byte `from` on, as far as its request tells: what is not
+    /// here yet should come from there first. Resolves once its size is known, not once its bytes are here.
+    fn open(&self, source: &Source, digest: &Digest, from: u64)
+    -> impl Future<Output = Result<Opened, Failure>> + Send;
 
     /// Size and type of a blob or manifest, for a client that may not want it (HEAD). The default opens it, and so
     /// begins to fetch what is not here.
     fn probe(&self, source: &Source, digest: &Digest) -> impl Future<Output = Result<Probed, Failure>> + Send {
         async move {
-            let opened = self.open(source, digest).await?;
+            let opened = self.open(source, digest, 0).await?;
             Ok(Probed {
                 blob: opened.blob,
                 media_type: opened.media_type,
@@ -153,7 +155,7 @@ mod tests {
             std::future::pending()
         }
 
-        fn open(&self, _: &Source, digest: &Digest) -> impl Future<Output = Result<Opened, Failure>> + Send {
+        fn open(&self, _: &Source, digest: &Digest, _: u64) -> impl Future<Output = Result<Opened, Failure>> + Send {
             assert_eq!(*digest, self.0.digest);
             let opened = Opened {
                 blob: self.0,

@@ -1,7 +1,7 @@
 //! What the mirror serves: contents of the swarm, behind the access check.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -49,16 +49,16 @@ impl mirror::Content for Swarmed {
         Ok(Resolved { blob, media_type })
     }
 
-    async fn open(&self, source: &Source, digest: &Digest) -> Result<Opened, Failure> {
+    async fn open(&self, source: &Source, digest: &Digest, from: u64) -> Result<Opened, Failure> {
         let known = self.parts.verdicts.get(Instant::now(), &source.repository, digest);
         if let Some(verdict) = &known {
             self.parts.verdicts.admit(verdict.access, &source.repository)?;
         }
-        let (blob, media_type) = match self.whole(digest) {
-            Some(file) => (file.blob(), file.media_type()),
+        let (blob, media_type, cursor) = match self.whole(digest) {
+            Some(file) => (file.blob(), file.media_type(), None),
             None => {
-                self.fetch(source, digest, known.as_ref().and_then(|verdict| verdict.size))
-                    .await?
+                let size = known.as_ref().and_then(|verdict| verdict.size);
+                self.fetch(source, digest, size, from).await?
             }
         };
         let access = self.verdict(source, digest).await?;
@@ -67,6 +67,7 @@ impl mirror::Content for Swarmed {
         let content = Arc::new(SwarmBlob {
             parts: Arc::clone(&self.parts),
             blob,
+            cursor: Mutex::new(cursor),
         });
         if source.kind == Kind::Manifest && blob.size <= MAX_MANIFEST {
             self.learn_children(source, Arc::clone(&content), access).await?;
@@ -92,7 +93,7 @@ impl mirror::Content for Swarmed {
                 media_type,
             });
         }
-        let opened = self.open(source, digest).await?;
+        let opened = self.open(source, digest, 0).await?;
         Ok(Probed {
             blob: opened.blob,
             media_type: opened.media_type,
@@ -133,20 +134,21 @@ impl Swarmed {
     }
 
     /// Wants the blob, and waits until its size is known and the store has taken it in: what the store has no room for is
-    /// refused, not begun and cut. Neither is what the registry refuses at once.
-    async fn fetch(
-        &self,
-        source: &Source,
-        digest: &Digest,
-        size: Option<u64>,
-    ) -> Result<(Blob, Option<String>), Failure> {
+    /// refused, not begun and cut. Neither is what the registry refuses at once. The cursor is set before a neighbour is
+    /// asked for anything, so that the piece with the byte `from` is the first.
+    async fn fetch(&self, source: &Source, digest: &Digest, size: Option<u64>, from: u64) -> Result<Fetching, Failure> {
         let begun = Instant::now();
         let mut watch = self.parts.watches.of(digest);
         let failures = watch.now().failures;
         self.parts.engine.want(*digest, size, source.clone(), true).await;
         let placed = |seen: &Seen| seen.opened || seen.complete || self.parts.file(digest).is_some();
-        let ready = watch.until(|seen| seen.failures > failures || (seen.blob.is_some() && placed(seen)));
-        let seen = tokio::time::timeout(HEAD_WAIT, ready).await.map_err(|_| Failure {
+        let ready = async {
+            let sized = |seen: &Seen| seen.failures > failures || seen.blob.is_some();
+            let cursor = watch.until(sized).await.blob.and_then(|blob| self.cursor(blob, from));
+            let ready = |seen: &Seen| seen.failures > failures || (seen.blob.is_some() && placed(seen));
+            (watch.until(ready).await, cursor)
+        };
+        let (seen, cursor) = tokio::time::timeout(HEAD_WAIT, ready).await.map_err(|_| Failure {
             status: 504,
             message: format!(
                 "nobody could tell the size of {digest} within {} s",
@@ -164,9 +166,17 @@ impl Swarmed {
         };
         match (seen.failed_since(failures), seen.blob) {
             (Some(failure), _) => Err(failure.clone()),
-            (None, Some(blob)) => Ok((blob, seen.media_type)),
+            (None, Some(blob)) => Ok((blob, seen.media_type, cursor)),
             (None, None) => Err(misunderstood(&source.repository)),
         }
+    }
+
+    /// The cursor of a client that waits for the byte `from`.
+    fn cursor(&self, blob: Blob, from: u64) -> Option<Cursor> {
+        let piece = blob.geometry().piece_at(from)?;
+        let cursor = self.parts.cursors.begin(&self.parts.engine, blob.digest);
+        cursor.at(piece);
+        Some(cursor)
     }
 
     /// Who may read it; asks a seed to ask the registry where nobody knows.
@@ -289,10 +299,15 @@ fn misunderstood(repository: &Repository) -> Failure {
     }
 }
 
+/// What is known of a blob on its way: its size, its type, and the cursor of the client that waits for it.
+type Fetching = (Blob, Option<String>, Option<Cursor>);
+
 /// One blob of the swarm, whole or still arriving.
 struct SwarmBlob {
     parts: Arc<Parts>,
     blob: Blob,
+    /// Where the client that had it opened waits, until it reads.
+    cursor: Mutex<Option<Cursor>>,
 }
 
 /// One client's reading of it.
@@ -311,13 +326,14 @@ impl BlobContent for SwarmBlob {
     fn read(self: Arc<Self>, range: Range<u64>) -> BoxStream<'static, Result<Bytes, Cut>> {
         let watch = self.parts.watches.of(&self.blob.digest);
         let failures = watch.now().failures;
+        let cursor = self.cursor.lock().expect("no holder of this lock panics").take();
         let reader = Reader {
             at: range.start,
             end: range.end.min(self.blob.size),
             file: None,
             watch,
             failures,
-            cursor: None,
+            cursor,
             blob: self,
         };
         stream::unfold(Some(reader), |reader| async move {

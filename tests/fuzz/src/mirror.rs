@@ -213,7 +213,7 @@ impl Content for Node {
         Ok(Resolved { blob, media_type })
     }
 
-    async fn open(&self, source: &Source, digest: &Digest) -> Result<Opened, Failure> {
+    async fn open(&self, source: &Source, digest: &Digest, _: u64) -> Result<Opened, Failure> {
         std::future::ready(()).await;
         let said = self.note(Asked::Content(source.repository.clone(), *digest));
         // A manifest of which nobody knows the type is looked into.

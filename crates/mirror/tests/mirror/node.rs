@@ -198,8 +198,13 @@ impl Content for Node {
         self.tags.lock().unwrap().get(tag).cloned().ok_or_else(|| failure(404))
     }
 
-    async fn open(&self, source: &Source, digest: &Digest) -> Result<Opened, Failure> {
-        self.enter(format!("open {} {:?}", name(&source.repository), source.kind))
+    async fn open(&self, source: &Source, digest: &Digest, from: u64) -> Result<Opened, Failure> {
+        let from = if from > 0 {
+            format!(" from {from}")
+        } else {
+            String::new()
+        };
+        self.enter(format!("open {} {:?}{from}", name(&source.repository), source.kind))
             .await?;
         let (media_type, content) = self
             .contents
@@ -230,7 +235,7 @@ impl Content for Node {
                 media_type: Some(MANIFEST_TYPE.to_owned()),
             });
         }
-        let opened = self.open(source, digest).await?;
+        let opened = self.open(source, digest, 0).await?;
         Ok(Probed {
             blob: opened.blob,
             media_type: opened.media_type,

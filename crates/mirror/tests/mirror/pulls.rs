@@ -166,6 +166,11 @@ async fn ranges_of_a_blob() {
     assert_eq!(given, 1 + 5 + 3 + 2 + 10 + 10, "no more was read than was asked for");
     let head = mirror.head(&path).header("range", "bytes=0-0").send().await.unwrap();
     assert_eq!((head.status().as_u16(), header(&head, "content-length")), (200, "10"));
+    let asked = mirror.node.asked();
+    assert!(
+        asked[1].ends_with(" Blob from 5"),
+        "what is waited for comes first: {asked:?}"
+    );
 }
 
 #[tokio::test]
