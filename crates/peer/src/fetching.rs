@@ -1,4 +1,4 @@
-//! One piece from one neighbour: ask, receive into a pool buffer, prove, write.
+//! One piece from one neighbour: ask, receive, prove, write.
 
 use std::sync::Arc;
 
@@ -46,17 +46,17 @@ async fn attempt(parts: &Arc<Parts>, id: FetchId, from: NodeId, blob: Blob, piec
         return Outcome::Unvouched;
     };
     let len = usize::try_from(blob.geometry().len(piece)).expect("a piece fits into memory");
-    let mut buffer = parts.buffers.take(len).await;
+    let room = parts.buffers.take(len).await;
     let pace = &parts.pacing.download;
-    if let Err(error) = incoming
-        .read_paced(buffer.as_mut(), |received| pace.pass(received))
-        .await
-    {
-        tracing::debug!(node = ?from, %error, "a piece broke off");
-        return Outcome::Lost;
-    }
+    let chunks = match incoming.read_paced(len, |received| pace.pass(received)).await {
+        Ok(chunks) => chunks,
+        Err(error) => {
+            tracing::debug!(node = ?from, %error, "a piece broke off");
+            return Outcome::Lost;
+        }
+    };
     parts.metrics.received_bytes(parts.roles.source_of(&from), len as u64);
-    let outcome = parts.provers.prove(file, link, buffer).await;
+    let outcome = parts.provers.prove(file, link, chunks, room).await;
     if outcome == Outcome::WrongBytes {
         tracing::warn!(node = %identity::peer_id(from), digest = %blob.digest, piece = piece.get(), "a neighbour sent wrong bytes; they were not stored");
     }

@@ -1,6 +1,6 @@
 //! The role every node has: fetch, verify, store, serve.
 //!
-//! A byte travels: registry or neighbour → `fetching` or `origin` (a pool buffer, or the blob's file) → `proving`
+//! A byte travels: registry or neighbour → `fetching` or `origin` (its chunks, or the blob's file) → `proving`
 //! → the store → `serving` to neighbours and `content` to this node's clients. What to do next is decided by
 //! [`swarm::node::Node`], which `engine` drives; everything here only carries it out.
 

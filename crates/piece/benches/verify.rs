@@ -44,14 +44,14 @@ fn ways<'a>(data: &'a [u8], pieces: &'a [(Link, &'a [u8])]) -> Vec<Way<'a>> {
         ("sequential digest (sha2)", Box::new(move || Digest::of(data) == digest)),
         (
             "pieces, one at a time",
-            Box::new(|| pieces.iter().all(|(link, bytes)| verify(link, bytes))),
+            Box::new(|| pieces.iter().all(|(link, bytes)| verify(link, &[bytes]))),
         ),
         (
             "pieces, two interleaved",
             Box::new(|| {
                 let (pairs, rest) = pieces.as_chunks::<2>();
-                let both = |[a, b]: &[(Link, &[u8]); 2]| verify_two((&a.0, a.1), (&b.0, b.1)) == (true, true);
-                pairs.iter().all(both) && rest.iter().all(|(link, bytes)| verify(link, bytes))
+                let both = |[a, b]: &[(Link, &[u8]); 2]| verify_two((&a.0, &[a.1]), (&b.0, &[b.1])) == (true, true);
+                pairs.iter().all(both) && rest.iter().all(|(link, bytes)| verify(link, &[bytes]))
             }),
         ),
     ]

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 /// The shortest piece, 256 KiB. Below this a piece's request costs more than its bytes.
 pub const MIN_PIECE_LEN: u64 = 256 << 10;
-/// The longest piece of a blob with at most [`MAX_PIECES`] of them, 4 MiB: one pool buffer.
+/// The longest piece of a blob with at most [`MAX_PIECES`] of them, 4 MiB.
 pub const MAX_PIECE_LEN: u64 = 4 << 20;
 /// The most pieces a blob has; beyond, pieces grow. Bounds bitfields (8 KiB) and midstates (2 MiB).
 pub const MAX_PIECES: u64 = 65_536;

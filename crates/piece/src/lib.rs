@@ -8,6 +8,7 @@
 //! This crate does no I/O, reads no clock and holds no global state.
 
 mod bitfield;
+mod blocks;
 mod chain;
 mod cover;
 mod digest;
@@ -25,7 +26,7 @@ pub use digest::{Digest, ParseDigestError};
 pub use geometry::{Geometry, MAX_PIECE_LEN, MAX_PIECES, MIN_PIECE_LEN, PieceIndex};
 pub use midstate::{Midstate, PrefixHasher};
 pub use node_id::{NodeId, ParseNodeIdError};
-pub use proven::{Proven, prove, prove_two};
+pub use proven::{Proof, Proven, prove, prove_two};
 pub use run::{MAX_RUN, MidstateRun, RunError, SignedRun, Standing};
 pub use verify::{Link, verify, verify_two};
 

@@ -1,5 +1,6 @@
 //! Checking pieces against the two ends of their links in the chain.
 
+use crate::blocks::Blocks;
 use crate::midstate::Midstate;
 use crate::{Blob, Digest, PieceIndex, sha_ni};
 
@@ -47,10 +48,11 @@ impl Link {
         self.piece
     }
 
-    /// The whole blocks of a piece and the bytes after them, or nothing if the piece has not the length that it must have.
-    /// Without this check, forged midstates could pass off an empty piece as proven, and the whole blob as its last piece.
-    fn cut<'a>(&self, piece: &'a [u8]) -> Option<(&'a [[u8; 64]], &'a [u8])> {
-        (piece.len() as u64 == self.blob.geometry().len(self.piece)).then_some(piece.as_chunks::<64>())
+    /// Walks over a piece's blocks, or nothing if the piece has not the length that it must have. Without this check, forged
+    /// midstates could pass off an empty piece as proven, and the whole blob as its last piece.
+    fn blocks<'a, C: AsRef<[u8]>>(&self, piece: &'a [C]) -> Option<Blocks<'a, C>> {
+        let len: u64 = piece.iter().map(|chunk| chunk.as_ref().len() as u64).sum();
+        (len == self.blob.geometry().len(self.piece)).then(|| Blocks::of(piece))
     }
 
     /// Whether the piece that led to `state`, but for its last incomplete block `rest`, is the right one.
@@ -62,18 +64,41 @@ impl Link {
     }
 }
 
-/// Whether `piece` is the one this link stands for. Wrong lengths are simply wrong.
-pub fn verify(link: &Link, piece: &[u8]) -> bool {
-    link.cut(piece)
-        .is_some_and(|(blocks, rest)| link.ends_with(link.start.advance(blocks), rest))
+/// Whether `piece`, which lies in chunks of any lengths, is the one this link stands for. Wrong lengths are simply wrong.
+pub fn verify<C: AsRef<[u8]>>(link: &Link, piece: &[C]) -> bool {
+    link.blocks(piece)
+        .is_some_and(|blocks| finish(link, link.start, blocks))
 }
 
 /// Verifies two pieces at once, interleaved on one core where the processor has SHA-NI. Equal to calling [`verify`] twice.
-pub fn verify_two(a: (&Link, &[u8]), b: (&Link, &[u8])) -> (bool, bool) {
-    let (Some((a_blocks, a_rest)), Some((b_blocks, b_rest))) = (a.0.cut(a.1), b.0.cut(b.1)) else {
+pub fn verify_two<C: AsRef<[u8]>>(a: (&Link, &[C]), b: (&Link, &[C])) -> (bool, bool) {
+    let (Some(mut a_blocks), Some(mut b_blocks)) = (a.0.blocks(a.1), b.0.blocks(b.1)) else {
         return (verify(a.0, a.1), verify(b.0, b.1));
     };
     let (mut a_state, mut b_state) = (a.0.start, b.0.start);
-    sha_ni::compress_two((&mut a_state.0, a_blocks), (&mut b_state.0, b_blocks));
-    (a.0.ends_with(a_state, a_rest), b.0.ends_with(b_state, b_rest))
+    loop {
+        let (a_next, b_next) = (a_blocks.together(), b_blocks.together());
+        let common = a_next.len().min(b_next.len());
+        if common == 0 {
+            break;
+        }
+        let (a_next, b_next) = (&a_next[..common], &b_next[..common]);
+        sha_ni::compress_two((&mut a_state.0, a_next), (&mut b_state.0, b_next));
+        a_blocks.pass(common);
+        b_blocks.pass(common);
+    }
+    (finish(a.0, a_state, a_blocks), finish(b.0, b_state, b_blocks))
+}
+
+/// Whether what is left of a piece leads from `state` to the link's end.
+fn finish<C: AsRef<[u8]>>(link: &Link, mut state: Midstate, mut blocks: Blocks<'_, C>) -> bool {
+    loop {
+        let next = blocks.together();
+        if next.is_empty() {
+            return link.ends_with(state, blocks.rest());
+        }
+        state = state.advance(next);
+        let passed = next.len();
+        blocks.pass(passed);
+    }
 }

@@ -3,7 +3,7 @@
 use ed25519_dalek::SigningKey;
 use piece::{
     Bitfield, Blob, Chain, Digest, Geometry, MAX_RUN, MIN_PIECE_LEN, Midstate, MidstateRun, PieceIndex, PrefixHasher,
-    SignedRun, Standing, prove, prove_two,
+    Proven, SignedRun, Standing, prove, prove_two,
 };
 use proptest::prelude::*;
 
@@ -34,6 +34,14 @@ fn blob_of(data: &[u8]) -> Blob {
 fn slice(data: &[u8], piece: PieceIndex) -> &[u8] {
     let range = Geometry::of(data.len() as u64).range(piece);
     &data[range.start as usize..range.end as usize]
+}
+
+/// The bytes cut at these places, some of which may be the same.
+fn chunks<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+    cuts.extend([0, bytes.len()]);
+    cuts.sort_unstable();
+    cuts.windows(2).map(|ends| &bytes[ends[0]..ends[1]]).collect()
 }
 
 /// The midstates at boundaries 1 to count - 1, and the digest, as the registry's reader computes them.
@@ -68,7 +76,7 @@ fn proven(chain: &Chain, data: &[u8]) -> Vec<u32> {
     let passes = |piece: &PieceIndex| {
         prove(
             &chain.link(*piece).expect("all boundaries are known"),
-            slice(data, *piece),
+            vec![slice(data, *piece)],
         )
         .is_ok()
     };
@@ -113,10 +121,10 @@ fn two_at_once_equal_one_at_a_time_at_every_length_that_matters() {
     };
     for a in (0..blobs.len()).filter_map(last) {
         for b in (0..blobs.len()).step_by(5).filter_map(last) {
-            let both = prove_two((&a.0, a.1), (&b.0, b.1));
-            assert_eq!(both, (prove(&a.0, a.1), prove(&b.0, b.1)));
+            let both = prove_two((&a.0, vec![a.1]), (&b.0, vec![b.1]));
+            assert_eq!(both, (prove(&a.0, vec![a.1]), prove(&b.0, vec![b.1])));
             assert!(both.0.is_ok() && both.1.is_ok());
-            let crossed = prove_two((&a.0, b.1), (&b.0, a.1));
+            let crossed = prove_two((&a.0, vec![b.1]), (&b.0, vec![a.1]));
             assert_eq!(
                 crossed.0.is_ok() && crossed.1.is_ok(),
                 a.1 == b.1,
@@ -149,13 +157,13 @@ fn a_proof_says_what_was_proven() {
     let chain = chain_of(blob, &read(&data).0);
     let piece = blob.geometry().piece(1).unwrap();
     let owned = slice(&data, piece).to_vec();
-    let proof = prove(&chain.link(piece).unwrap(), owned.clone()).unwrap();
+    let proof = prove(&chain.link(piece).unwrap(), vec![owned.clone()]).unwrap();
     assert_eq!(
         (proof.blob(), proof.digest(), proof.piece()),
         (&blob, &blob.digest, piece)
     );
-    assert_eq!(proof.bytes(), owned);
-    assert_eq!(proof.into_inner(), owned);
+    assert_eq!(proof.chunks(), std::slice::from_ref(&owned));
+    assert_eq!(proof.into_inner(), [owned]);
 }
 
 /// A forger may choose any midstates. If those of no blocks pass for pieces of no bytes, then the whole blob passes as its
@@ -170,10 +178,10 @@ fn pieces_of_the_wrong_length_close_no_chain() {
         .pieces()
         .map(|piece| chain.link(piece).unwrap())
         .collect();
-    assert!(prove(&links[0], &[]).is_err());
-    assert!(prove(&links[1], &[]).is_err());
-    assert!(prove(&links[2], &data[..]).is_err());
-    let (first, last) = prove_two((&links[0], &[][..]), (&links[2], &data[..]));
+    assert!(prove::<&[u8]>(&links[0], vec![]).is_err());
+    assert!(prove(&links[1], vec![[0u8; 0]; 3]).is_err());
+    assert!(prove(&links[2], vec![&data[..]]).is_err());
+    let (first, last) = prove_two((&links[0], vec![]), (&links[2], vec![&data[..]]));
     assert!(first.is_err() && last.is_err());
 }
 
@@ -192,7 +200,7 @@ fn threads_verify_out_of_order() {
                 scope.spawn(move || {
                     let pairs = share.chunks_exact(2).map(|pair| {
                         let [a, b] = [pair[0], pair[1]].map(|piece| chain.link(piece).unwrap());
-                        let both = prove_two((&a, slice(data, a.piece())), (&b, slice(data, b.piece())));
+                        let both = prove_two((&a, vec![slice(data, a.piece())]), (&b, vec![slice(data, b.piece())]));
                         usize::from(both.0.is_ok()) + usize::from(both.1.is_ok())
                     });
                     pairs.sum::<usize>()
@@ -233,7 +241,7 @@ proptest! {
         let rest: Vec<_> = geometry.pieces().filter(|piece| *piece != hit).map(PieceIndex::get).collect();
         prop_assert_eq!(proven(&chain, &data), rest);
         let link = chain.link(hit).unwrap();
-        let (a, b) = prove_two((&link, slice(&data, hit)), (&link, slice(&data, hit)));
+        let (a, b) = prove_two((&link, vec![slice(&data, hit)]), (&link, vec![slice(&data, hit)]));
         prop_assert!(a.is_err() && b.is_err());
     }
 
@@ -246,17 +254,46 @@ proptest! {
         let (link, good) = (chain.link(piece).unwrap(), slice(&data, piece));
         let truncated = &good[..cut.index(good.len())];
         let extended = [good, &vec![0; extra]].concat();
-        prop_assert!(prove(&link, truncated).is_err());
-        prop_assert!(prove(&link, &extended).is_err());
-        let (a, b) = prove_two((&link, truncated), (&link, good));
+        prop_assert!(prove(&link, vec![truncated]).is_err());
+        prop_assert!(prove(&link, vec![&extended]).is_err());
+        let (a, b) = prove_two((&link, vec![truncated]), (&link, vec![good]));
         prop_assert!(a.is_err() && b.is_ok(), "a bad neighbour does not spoil a good piece");
+    }
+
+    #[test]
+    fn a_piece_in_chunks_proves_as_it_does_in_one(
+        (data, chain) in blobs(),
+        pieces in any::<[prop::sample::Index; 2]>(),
+        cuts in prop::array::uniform2(prop::collection::vec(any::<prop::sample::Index>(), 0..40)),
+        flip in prop::option::of((any::<prop::sample::Index>(), 0u8..8)),
+    ) {
+        let geometry = chain.blob().geometry();
+        let [a, b] = pieces.map(|at| geometry.piece(at.index(geometry.count() as usize) as u32).unwrap());
+        let (a_link, b_link) = (chain.link(a).unwrap(), chain.link(b).unwrap());
+        let mut bytes = slice(&data, a).to_vec();
+        if let Some((at, bit)) = flip {
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+        }
+        let (a_chunks, b_chunks) = (chunks(&bytes, &cuts[0]), chunks(slice(&data, b), &cuts[1]));
+        let alone = prove(&a_link, a_chunks.clone());
+        prop_assert_eq!(alone.is_ok(), flip.is_none());
+        prop_assert_eq!(alone.is_ok(), prove(&a_link, vec![&bytes[..]]).is_ok());
+        let (first, second) = prove_two((&a_link, a_chunks.clone()), (&b_link, b_chunks));
+        prop_assert_eq!(&first, &alone);
+        prop_assert!(second.is_ok(), "a bad neighbour does not spoil a good piece");
+        let given_back = first.map_or_else(|chunks| chunks, Proven::into_inner);
+        prop_assert_eq!(&given_back, &a_chunks);
+        prop_assert!(flip.is_some() || prove(&a_link, [&a_chunks[..], &[&bytes[..1]]].concat()).is_err(), "a byte more");
+        prop_assert!(prove(&a_link, chunks(&bytes[1..], &cuts[0])).is_err(), "a byte less");
     }
 
     #[test]
     fn swapped_pieces_are_refused((data, chain) in blobs(), a: prop::sample::Index, b: prop::sample::Index) {
         let geometry = chain.blob().geometry();
         let [a, b] = [a, b].map(|at| geometry.piece(at.index(geometry.count() as usize) as u32).unwrap());
-        let swapped = prove_two((&chain.link(a).unwrap(), slice(&data, b)), (&chain.link(b).unwrap(), slice(&data, a)));
+        let [a_link, b_link] = [a, b].map(|piece| chain.link(piece).unwrap());
+        let swapped = prove_two((&a_link, vec![slice(&data, b)]), (&b_link, vec![slice(&data, a)]));
         prop_assert_eq!((swapped.0.is_ok(), swapped.1.is_ok()), (a == b, a == b));
     }
 

@@ -1,7 +1,7 @@
 //! The bytes of one blob: a file at its full length, and a map of it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -53,6 +53,27 @@ impl Data {
         self.file.write_all_at(bytes, offset)
     }
 
+    /// As [`Data::write`], of bytes that lie in chunks: a thousand of them with one system call.
+    pub(crate) fn write_chunks<C: AsRef<[u8]>>(&self, mut offset: u64, chunks: &[C]) -> io::Result<()> {
+        let mut slices: Vec<_> = chunks.iter().map(|chunk| IoSlice::new(chunk.as_ref())).collect();
+        let mut left = &mut slices[..];
+        // Drops empty ones at the front, as each further call does, so that none are left when all is written.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            // This takes no more of them than the system allows.
+            match rustix::io::pwritev(&self.file, left, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    offset += written as u64;
+                    IoSlice::advance_slices(&mut left, written);
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// Bytes of the map, without a copy. Only of pieces with a bit, or that the caller has claimed.
     pub(crate) fn bytes(&self, range: Range<u64>) -> io::Result<Bytes> {
         match &self.map {
@@ -69,12 +90,12 @@ impl Data {
     /// Verifies pieces in place, two at a time, and tells which are good. One that cannot be read is not.
     pub(crate) fn verify(&self, links: &[Link], mut tell: impl FnMut(PieceIndex, bool)) {
         let read = |link: &Link| self.piece(link.piece());
-        let alone = |link: &Link, bytes: io::Result<Bytes>| bytes.is_ok_and(|bytes| verify(link, &bytes));
+        let alone = |link: &Link, bytes: io::Result<Bytes>| bytes.is_ok_and(|bytes| verify(link, &[bytes]));
         for links in links.chunks(2) {
             match links {
                 [a, b] => {
                     let (a_good, b_good) = match (read(a), read(b)) {
-                        (Ok(a_bytes), Ok(b_bytes)) => verify_two((a, &a_bytes), (b, &b_bytes)),
+                        (Ok(a_bytes), Ok(b_bytes)) => verify_two((a, &[a_bytes]), (b, &[b_bytes])),
                         (a_bytes, b_bytes) => (alone(a, a_bytes), alone(b, b_bytes)),
                     };
                     tell(a.piece(), a_good);
@@ -115,7 +136,28 @@ fn reserve(file: &File, size: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::os::unix::fs::MetadataExt as _;
+
+    proptest! {
+        /// More of them than one system call takes, empty ones at any place.
+        #[test]
+        fn chunks_are_written_in_a_row(lengths in prop::collection::vec(0usize..4, 0..3000), offset in 0u64..5000) {
+            let dir = tempfile::tempdir().unwrap();
+            let data = Data::create(&dir.path().join("blob"), Geometry::of(1 << 20)).unwrap();
+            let mut next = 0u8;
+            let chunks: Vec<Vec<u8>> = lengths
+                .into_iter()
+                .map(|len| {
+                    next = next.wrapping_add(7);
+                    vec![next; len]
+                })
+                .collect();
+            data.write_chunks(offset, &chunks).unwrap();
+            let wanted = [vec![0; offset as usize], chunks.concat(), vec![0]].concat();
+            prop_assert_eq!(&data.bytes(0..wanted.len() as u64).unwrap()[..], &wanted[..]);
+        }
+    }
 
     #[test]
     fn a_new_file_has_its_length_and_knows_what_was_written() {

@@ -16,6 +16,7 @@ use wire::exchange::{MAX_HAVE_RANGES, MAX_MEDIA_TYPE, MAX_MESSAGE, Message, Remo
 use crate::Event;
 use crate::error::{CloseCode, words};
 use crate::frame::{FrameError, read_frame};
+use crate::held::Wanted;
 use crate::link::{Link, Outgoing, outbox};
 use crate::serve::{self, NoRequest};
 use crate::transport::Inner;
@@ -52,6 +53,7 @@ impl Admitted {
             Link {
                 connection,
                 outbox,
+                wanted: Wanted::default(),
                 dialled,
                 since: Instant::now(),
                 farewell,
@@ -105,6 +107,7 @@ struct Task {
 impl Task {
     async fn run(self, mut admitted: Admitted, outgoing: Outgoing, predecessor: Option<JoinHandle<()>>) {
         // A failure shows up again below, with its reason.
+        let _ = admitted.send.set_priority(endpoint::MESSAGES);
         let _ = admitted.send.write_all(&admitted.greeting).await;
         endpoint::open_up(&self.inner.config, &admitted.connection);
         if let Some(predecessor) = predecessor {

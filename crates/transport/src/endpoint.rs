@@ -43,6 +43,10 @@ pub(crate) fn open(config: &Config, socket: &Socket, certificate: &Certificate) 
     Ok(endpoint)
 }
 
+/// What goes before what on a connection: messages, which let others choose, before requests, before pieces (0).
+pub(crate) const MESSAGES: i32 = 2;
+pub(crate) const REQUESTS: i32 = 1;
+
 /// How to dial `node`.
 pub(crate) fn client(config: &Config, certificate: &Certificate, node: NodeId) -> Result<ClientConfig, TlsError> {
     let crypto = QuicClientConfig::try_from(certificate.client_config(node, ALPN)?)
@@ -71,6 +75,8 @@ fn transport(config: &Config) -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(config.stream_receive_window))
         .receive_window(VarInt::from_u32(STRANGER_WINDOW))
         .send_window(config.send_window)
+        // A piece after the other: ten that share the link would all be whole, and passed on, as late as the last.
+        .send_fairness(false)
         .initial_mtu(config.initial_mtu)
         .mtu_discovery_config(Some(discovery))
         .max_idle_timeout(Some(idle))

@@ -11,12 +11,15 @@ use tokio::task::JoinHandle;
 
 use crate::SendError;
 use crate::error::CloseCode;
+use crate::held::Wanted;
 
 /// An admitted connection, as the table keeps it.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) connection: Connection,
     pub(crate) outbox: Outbox,
+    /// What is being received over it.
+    pub(crate) wanted: Wanted,
     /// Whether this end opened it.
     pub(crate) dialled: bool,
     pub(crate) since: Instant,

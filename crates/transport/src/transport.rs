@@ -175,14 +175,18 @@ impl Transport {
             .push(frame.into())
     }
 
-    /// Asks a neighbour for a piece and waits for its answer; the bytes follow in [`IncomingPiece::read_into`]. Waits while
-    /// the neighbour has as many requests of ours as it takes. To cancel, drop the future or the piece.
+    /// Asks a neighbour for a piece and waits for its answer; the bytes follow in [`IncomingPiece::read`]. Waits while the
+    /// neighbour has as many requests of ours as it takes. To cancel, drop the future or the piece.
     ///
     /// # Errors
     /// If the node is no neighbour, refuses, breaks off, or breaks the protocol.
     pub async fn fetch(&self, node: &NodeId, fetch: Fetch) -> Result<IncomingPiece, FetchError> {
-        let connection = self.connection(node).ok_or(FetchError::NotConnected)?;
-        fetch::fetch(&connection, fetch, self.inner.received.clone()).await
+        let (connection, wanted) = {
+            let table = self.inner.table();
+            let link = table.link(node).ok_or(FetchError::NotConnected)?;
+            (link.connection.clone(), link.wanted.clone())
+        };
+        fetch::fetch(connection, fetch, wanted, self.inner.received.clone()).await
     }
 
     /// Ends the connection to a neighbour, if there is one, and tells it why.

@@ -344,7 +344,7 @@ fn side_files() {
     for piece in geometry.pieces() {
         let range = geometry.range(piece);
         let bytes = &sample.bytes[range.start as usize..range.end as usize];
-        let proven = prove(&file.link(piece).expect("its ends are known"), bytes).expect("it is itself");
+        let proven = prove(&file.link(piece).expect("its ends are known"), vec![bytes]).expect("it is itself");
         file.write(proven).expect("it can be written");
         keep(
             &format!("pieces{}", piece.get() + 1),

@@ -67,7 +67,7 @@ impl BlobFile {
             let offset = inner.geometry.range(piece).start;
             claim
                 .data
-                .write(offset, proven.bytes())
+                .write_chunks(offset, proven.chunks())
                 .map_err(inner.refused("write"))?;
             inner.have(claim)?;
         }

@@ -67,7 +67,7 @@ impl Sample {
                 chain.learn(boundary, *midstate).unwrap();
             }
         }
-        prove(&chain.link(self.index(number)).unwrap(), self.piece(number)).unwrap()
+        prove(&chain.link(self.index(number)).unwrap(), vec![self.piece(number)]).unwrap()
     }
 
     /// All midstates, signed by a reader of the registry.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use transport::{Config, ConnectError, SendError};
-use wire::exchange::{MAX_MESSAGE, Message};
+use wire::exchange::{Answer, MAX_MESSAGE, Message};
 
 use crate::raw::Raw;
 use crate::support::{Node, Wire, blob, data, gone, key, request, until, within};
@@ -152,6 +152,43 @@ async fn requests_of_one_neighbour_are_bounded() {
     }
     for fetch in fetches {
         within(fetch).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_piece_spread_thin_over_other_packets_keeps_none_of_them() {
+    const PIECE: usize = 64 << 10;
+    let mut node = Node::start(1);
+    let (raw, mut messages, _recv) = Raw::member(&key(2), &mut node).await;
+    let (transport, mut events) = (node.transport.clone(), node.events);
+    tokio::spawn(async move { while events.recv().await.is_some() {} });
+    let between = wire::encode_frame(&Message::Have {
+        digest: blob().digest,
+        ranges: vec![(0, 1); 2000],
+        load: 0,
+    });
+    let piece = data(PIECE);
+    for is_thin in [false, true] {
+        let serving = async {
+            let (mut answer, _request) = within(raw.connection.accept_bi()).await.unwrap();
+            let head = wire::encode_frame(&Answer::Piece { runs: Vec::new() });
+            answer.write_all(&head).await.unwrap();
+            for part in piece.chunks(2048) {
+                answer.write_all(part).await.unwrap();
+                if is_thin {
+                    messages.write_all(&between).await.unwrap();
+                }
+            }
+            answer.finish().unwrap();
+        };
+        let fetching = async {
+            let id = key(2).node_id();
+            let mut incoming = within(transport.fetch(&id, request(0))).await.unwrap();
+            within(incoming.read(PIECE)).await.unwrap()
+        };
+        let (chunks, ()) = tokio::join!(fetching, serving);
+        assert_eq!(chunks.concat(), piece);
+        assert_eq!(chunks.len() < 10, is_thin, "{} chunks", chunks.len());
     }
 }
 

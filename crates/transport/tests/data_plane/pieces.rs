@@ -47,12 +47,10 @@ async fn both_ends_may_hold_a_piece_back() {
     let (sent, received) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let fetching = async {
         let mut incoming = within(asker.fetch(&id, request(0))).await.unwrap();
-        let mut buffer = vec![0; piece.len()];
         let pace = async |bytes| {
             received.fetch_add(bytes, Ordering::Relaxed);
         };
-        within(incoming.read_paced(&mut buffer, pace)).await.unwrap();
-        buffer
+        within(incoming.read_paced(piece.len(), pace)).await.unwrap().concat()
     };
     let serving = async {
         let asked = b.request().await;
@@ -86,10 +84,9 @@ async fn a_piece_arrives_whole_with_its_runs() {
             assert_eq!(incoming.runs, runs);
             let progress = incoming.progress();
             assert_eq!(progress.bytes(), 0);
-            let mut buffer = vec![0; piece.len()];
-            within(incoming.read_into(&mut buffer)).await.unwrap();
+            let chunks = within(incoming.read(piece.len())).await.unwrap();
             assert_eq!(progress.bytes(), piece.len() as u64);
-            buffer
+            chunks.concat()
         };
         let serving = async {
             let asked = holder.request().await;
@@ -110,15 +107,9 @@ async fn many_pieces_travel_at_once() {
     let fetches = (0..40).map(|number| {
         let (transport, id, piece) = (a.transport.clone(), b.id, piece.clone());
         tokio::spawn(async move {
-            let mut buffer = vec![0; piece.len() - number as usize];
-            transport
-                .fetch(&id, request(number))
-                .await
-                .unwrap()
-                .read_into(&mut buffer)
-                .await
-                .unwrap();
-            assert_eq!(buffer, piece[number as usize..]);
+            let mut incoming = transport.fetch(&id, request(number)).await.unwrap();
+            let chunks = incoming.read(piece.len() - number as usize).await.unwrap();
+            assert_eq!(chunks.concat(), piece[number as usize..]);
         })
     });
     let fetches: Vec<_> = fetches.collect();
@@ -128,6 +119,47 @@ async fn many_pieces_travel_at_once() {
         tokio::spawn(asked.piece(Vec::new(), bytes));
     }
     for fetch in fetches {
+        within(fetch).await.unwrap();
+    }
+}
+
+/// Pieces that shared the link would all be whole as late as the last.
+#[tokio::test]
+async fn a_piece_is_whole_before_the_next_has_begun_in_earnest() {
+    const PIECES: usize = 8;
+    let (a, mut b) = pair().await;
+    let piece = data(1 << 20);
+    let (say, mut progresses) = tokio::sync::mpsc::unbounded_channel();
+    let fetches: Vec<_> = (0..PIECES)
+        .map(|number| {
+            let (transport, id, len, say) = (a.transport.clone(), b.id, piece.len(), say.clone());
+            tokio::spawn(async move {
+                let mut incoming = transport.fetch(&id, request(number as u32)).await.unwrap();
+                say.send(incoming.progress()).unwrap();
+                incoming.read(len).await.unwrap();
+                // Nothing has been read of the others since.
+                incoming.progress()
+            })
+        })
+        .collect();
+    let mut asked = Vec::new();
+    for _ in 0..PIECES {
+        asked.push(b.request().await);
+    }
+    for asked in asked {
+        tokio::spawn(asked.piece(Vec::new(), piece.clone()));
+    }
+    let (first, _, rest) = within(futures::future::select_all(fetches)).await;
+    assert_eq!(first.unwrap().bytes(), piece.len() as u64);
+    let mut all = 0;
+    while let Ok(progress) = progresses.try_recv() {
+        all += progress.bytes();
+    }
+    assert!(
+        all < 3 * piece.len() as u64,
+        "{all} bytes of {PIECES} pieces had come when the first was whole"
+    );
+    for fetch in rest {
         within(fetch).await.unwrap();
     }
 }
@@ -147,8 +179,7 @@ async fn large_payloads_are_not_taken_for_a_black_hole() {
         until(|| b.transport.path(&to).unwrap().mtu + 20 >= payload).await;
         let piece = data(16 << 20);
         let (mut incoming, asked) = begin(&a, &mut b, piece.clone()).await;
-        let mut buffer = vec![0; piece.len()];
-        within(incoming.read_into(&mut buffer)).await.unwrap();
+        within(incoming.read(piece.len())).await.unwrap();
         assert_eq!(within(asked).await.unwrap(), Ok(16 << 20));
         let path = b.transport.path(&to).unwrap();
         assert_eq!((path.black_holes, path.mtu + 20 >= payload), (0, true), "{path:?}");
@@ -184,11 +215,10 @@ async fn cancelling_on_the_way_stops_the_sender() {
     let huge = data(16 << 20);
     let (mut incoming, asked) = begin(&a, &mut b, huge.clone()).await;
     let progress = incoming.progress();
-    let mut buffer = vec![0; huge.len()];
     tokio::select! {
         biased;
         () = until(|| progress.bytes() > 1 << 20) => {}
-        read = incoming.read_into(&mut buffer) => panic!("{read:?}, though a window is left to fill"),
+        read = incoming.read(huge.len()) => panic!("{read:?}, though a window is left to fill"),
     }
     drop(incoming);
     assert_eq!(within(asked).await.unwrap(), Err(ServeError::Cancelled));
@@ -218,8 +248,7 @@ async fn a_piece_of_another_length_is_the_senders_fault() {
     let (a, mut b) = pair().await;
     for (sent, wanted) in [(1000, 1001), (1001, 1000), (0, 1), (1, 0)] {
         let (mut incoming, asked) = begin(&a, &mut b, data(sent)).await;
-        let mut buffer = vec![0; wanted];
-        let error = within(incoming.read_into(&mut buffer)).await.unwrap_err();
+        let error = within(incoming.read(wanted)).await.unwrap_err();
         assert!(
             matches!(error, FetchError::Malformed(_)),
             "{sent} for {wanted}: {error}"
@@ -233,8 +262,7 @@ async fn a_sender_that_gives_up_half_way_is_not_taken_for_done() {
     let (a, mut b) = pair().await;
     let (mut incoming, asked) = begin(&a, &mut b, data(32 << 20)).await;
     let progress = incoming.progress();
-    let mut buffer = vec![0; 32 << 20];
-    let (read, ()) = tokio::join!(within(incoming.read_into(&mut buffer)), async {
+    let (read, ()) = tokio::join!(within(incoming.read(32 << 20)), async {
         until(|| progress.bytes() > 0).await;
         asked.abort();
     });
@@ -246,8 +274,7 @@ async fn a_lost_connection_is_nobodys_fault() {
     let (a, mut b) = pair().await;
     let (mut incoming, asked) = begin(&a, &mut b, data(32 << 20)).await;
     b.transport.disconnect(&a.id, "enough");
-    let mut buffer = vec![0; 32 << 20];
-    let error = within(incoming.read_into(&mut buffer)).await.unwrap_err();
+    let error = within(incoming.read(32 << 20)).await.unwrap_err();
     assert!(matches!(error, FetchError::Lost(_)), "{error}");
     assert!(matches!(within(asked).await.unwrap(), Err(ServeError::Lost(_))));
 }
@@ -288,9 +315,8 @@ async fn closing_lets_a_piece_finish_and_takes_no_more() {
         }
     };
     assert_eq!(within(refused).await.unwrap_err(), FetchError::Refused(Refusal::Busy));
-    let mut buffer = vec![0; piece.len()];
-    within(incoming.read_into(&mut buffer)).await.unwrap();
-    assert_eq!(buffer, piece);
+    let chunks = within(incoming.read(piece.len())).await.unwrap();
+    assert_eq!(chunks.concat(), piece);
     assert_eq!(within(asked).await.unwrap(), Ok(16 << 20));
     assert_eq!(b.disconnected().await, "shutting down");
     within(closing).await.unwrap();
