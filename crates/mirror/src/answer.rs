@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use piece::{Blob, Digest};
 use tokio::sync::Semaphore;
+use wire::Authorization;
 use wire::control::{self, Failure, Kind, Repository, Source, Upstream};
 
 use crate::body::{Delivery, Slot};
@@ -21,7 +22,7 @@ use crate::config::{Config, ConfigError, Upstreams};
 use crate::content::{Content, Cut, Document, Meter, Opened, RequestKind};
 use crate::path::{Endpoint, Query, Target};
 use crate::refusal::Refusal;
-use crate::{link, manifest, response};
+use crate::{credential, link, manifest, response};
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
@@ -74,6 +75,8 @@ struct Ask<'r> {
     headers: &'r HeaderMap,
     path: &'r str,
     query: &'r Query,
+    /// What the client has shown.
+    client: Option<Authorization>,
     slot: Slot,
 }
 
@@ -91,6 +94,7 @@ impl<C: Content> Mirror<C> {
             let target = target?;
             let slot = self.admit(kind)?;
             let (path, headers) = (request.uri.path(), &request.headers);
+            let client = credential::shown(headers)?;
             self.read(
                 target,
                 Ask {
@@ -98,6 +102,7 @@ impl<C: Content> Mirror<C> {
                     headers,
                     path,
                     query: &query,
+                    client,
                     slot,
                 },
             )
@@ -134,7 +139,7 @@ impl<C: Content> Mirror<C> {
 
     async fn read(&self, target: Target, ask: Ask<'_>) -> Result<Response, Refusal> {
         let (name, endpoint) = match target {
-            Target::Ping => return Ok(axum::Json(serde_json::json!({})).into_response()),
+            Target::Ping => return self.ping(ask).await,
             Target::Of { name, endpoint } => (name, endpoint),
         };
         let repository = self.upstreams.select(ask.query.ns.as_deref(), &name)?;
@@ -160,9 +165,21 @@ impl<C: Content> Mirror<C> {
         }
     }
 
+    /// Of the registry that the request means, if that can be told: containers/image learns how to authenticate from here
+    /// alone. A mirror of many has nothing to ask of those who come.
+    async fn ping(&self, ask: Ask<'_>) -> Result<Response, Refusal> {
+        if let Some(registry) = self.upstreams.of_ping(ask.query.ns.as_deref())? {
+            self.in_time(RequestKind::Ping, self.content.ping(&registry, ask.client.as_ref()))
+                .await?;
+        }
+        Ok(axum::Json(serde_json::json!({})).into_response())
+    }
+
     async fn tag(&self, ask: Ask<'_>, repository: Repository, tag: &str) -> Result<Response, Refusal> {
         let kind = RequestKind::Manifest;
-        let resolved = self.in_time(kind, self.content.resolve(&repository, tag)).await?;
+        let resolved = self
+            .in_time(kind, self.content.resolve(&repository, tag, ask.client.as_ref()))
+            .await?;
         if ask.is_head && is_size_known(&resolved.blob) {
             return Ok(response::head(ask.headers, &resolved.blob, &resolved.media_type));
         }
@@ -171,7 +188,11 @@ impl<C: Content> Mirror<C> {
             kind: Kind::Manifest,
         };
         let opened = self
-            .in_time(kind, self.content.open(&source, &resolved.blob.digest, 0))
+            .in_time(
+                kind,
+                self.content
+                    .open(&source, &resolved.blob.digest, ask.client.as_ref(), 0),
+            )
             .await?;
         Ok(self.deliver(ask, opened, &resolved.media_type))
     }
@@ -185,12 +206,16 @@ impl<C: Content> Mirror<C> {
             kind: Kind::Manifest,
         };
         if ask.is_head {
-            let probed = self.in_time(kind, self.content.probe(&source, &digest)).await?;
+            let probed = self
+                .in_time(kind, self.content.probe(&source, &digest, ask.client.as_ref()))
+                .await?;
             if let (true, Some(media_type)) = (is_size_known(&probed.blob), probed.media_type) {
                 return Ok(response::head(ask.headers, &probed.blob, &media_type));
             }
         }
-        let opened = self.in_time(kind, self.content.open(&source, &digest, 0)).await?;
+        let opened = self
+            .in_time(kind, self.content.open(&source, &digest, ask.client.as_ref(), 0))
+            .await?;
         let media_type = match opened.media_type.clone() {
             Some(media_type) => media_type,
             None => {
@@ -208,7 +233,10 @@ impl<C: Content> Mirror<C> {
         };
         if ask.is_head {
             let probed = self
-                .in_time(RequestKind::Blob, self.content.probe(&source, &digest))
+                .in_time(
+                    RequestKind::Blob,
+                    self.content.probe(&source, &digest, ask.client.as_ref()),
+                )
                 .await?;
             if is_size_known(&probed.blob) {
                 return Ok(response::head(ask.headers, &probed.blob, BLOB_TYPE));
@@ -216,13 +244,18 @@ impl<C: Content> Mirror<C> {
         }
         let from = conditions::first_byte(ask.headers);
         let opened = self
-            .in_time(RequestKind::Blob, self.content.open(&source, &digest, from))
+            .in_time(
+                RequestKind::Blob,
+                self.content.open(&source, &digest, ask.client.as_ref(), from),
+            )
             .await?;
         Ok(self.deliver(ask, opened, BLOB_TYPE))
     }
 
     async fn document(&self, ask: Ask<'_>, kind: RequestKind, upstream: Upstream) -> Result<Response, Refusal> {
-        let document = self.in_time(kind, self.content.document(upstream)).await?;
+        let document = self
+            .in_time(kind, self.content.document(upstream, ask.client.as_ref()))
+            .await?;
         let Document {
             body,
             media_type,

@@ -7,23 +7,44 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use piece::{Blob, Digest};
+use wire::Authorization;
 use wire::control::{Failure, Repository, Source, Upstream};
 
 /// The node behind the mirror. Its futures may be dropped at any time: a client that goes away takes nothing with it.
+///
+/// `client` is the credential that the client has shown, if any. A failure with status 401 carries the registry's challenge.
 pub trait Content: Send + Sync + 'static {
+    /// Whether the registry lets the client in at all.
+    fn ping(&self, registry: &str, client: Option<&Authorization>) -> impl Future<Output = Result<(), Failure>> + Send;
+
     /// Which manifest a tag names now.
-    fn resolve(&self, repository: &Repository, tag: &str) -> impl Future<Output = Result<Resolved, Failure>> + Send;
+    fn resolve(
+        &self,
+        repository: &Repository,
+        tag: &str,
+        client: Option<&Authorization>,
+    ) -> impl Future<Output = Result<Resolved, Failure>> + Send;
 
     /// A blob or manifest, which the client will read from its byte `from` on, as far as its request tells: what is not
     /// here yet should come from there first. Resolves once its size is known, not once its bytes are here.
-    fn open(&self, source: &Source, digest: &Digest, from: u64)
-    -> impl Future<Output = Result<Opened, Failure>> + Send;
+    fn open(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        client: Option<&Authorization>,
+        from: u64,
+    ) -> impl Future<Output = Result<Opened, Failure>> + Send;
 
     /// Size and type of a blob or manifest, for a client that may not want it (HEAD). The default opens it, and so
     /// begins to fetch what is not here.
-    fn probe(&self, source: &Source, digest: &Digest) -> impl Future<Output = Result<Probed, Failure>> + Send {
+    fn probe(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        client: Option<&Authorization>,
+    ) -> impl Future<Output = Result<Probed, Failure>> + Send {
         async move {
-            let opened = self.open(source, digest, 0).await?;
+            let opened = self.open(source, digest, client, 0).await?;
             Ok(Probed {
                 blob: opened.blob,
                 media_type: opened.media_type,
@@ -32,7 +53,11 @@ pub trait Content: Send + Sync + 'static {
     }
 
     /// What only the registry can answer: `tags/list` and `referrers`.
-    fn document(&self, upstream: Upstream) -> impl Future<Output = Result<Document, Failure>> + Send;
+    fn document(
+        &self,
+        upstream: Upstream,
+        client: Option<&Authorization>,
+    ) -> impl Future<Output = Result<Document, Failure>> + Send;
 }
 
 /// What a tag names.
@@ -151,11 +176,26 @@ mod tests {
     struct Plain(Blob);
 
     impl Content for Plain {
-        fn resolve(&self, _: &Repository, _: &str) -> impl Future<Output = Result<Resolved, Failure>> + Send {
+        fn ping(&self, _: &str, _: Option<&Authorization>) -> impl Future<Output = Result<(), Failure>> + Send {
             std::future::pending()
         }
 
-        fn open(&self, _: &Source, digest: &Digest, _: u64) -> impl Future<Output = Result<Opened, Failure>> + Send {
+        fn resolve(
+            &self,
+            _: &Repository,
+            _: &str,
+            _: Option<&Authorization>,
+        ) -> impl Future<Output = Result<Resolved, Failure>> + Send {
+            std::future::pending()
+        }
+
+        fn open(
+            &self,
+            _: &Source,
+            digest: &Digest,
+            _: Option<&Authorization>,
+            _: u64,
+        ) -> impl Future<Output = Result<Opened, Failure>> + Send {
             assert_eq!(*digest, self.0.digest);
             let opened = Opened {
                 blob: self.0,
@@ -165,7 +205,11 @@ mod tests {
             std::future::ready(Ok(opened))
         }
 
-        fn document(&self, _: Upstream) -> impl Future<Output = Result<Document, Failure>> + Send {
+        fn document(
+            &self,
+            _: Upstream,
+            _: Option<&Authorization>,
+        ) -> impl Future<Output = Result<Document, Failure>> + Send {
             std::future::pending()
         }
     }
@@ -185,7 +229,7 @@ mod tests {
             kind: Kind::Blob,
         };
         let node = Plain(blob);
-        let probed = node.probe(&source, &blob.digest).now_or_never();
+        let probed = node.probe(&source, &blob.digest, None).now_or_never();
         assert_eq!(
             probed,
             Some(Ok(Probed {

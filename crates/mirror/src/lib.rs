@@ -15,6 +15,7 @@ mod body;
 mod conditions;
 mod config;
 mod content;
+mod credential;
 mod link;
 mod manifest;
 mod name;

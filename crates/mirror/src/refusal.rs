@@ -66,6 +66,12 @@ impl Refusal {
         Self::plain(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message.to_owned())
     }
 
+    /// Credentials that cannot be passed on.
+    pub(crate) fn credentials(message: &str) -> Self {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Self::plain(status, "UNAUTHORIZED", message.to_owned())
+    }
+
     /// A method that changes something.
     pub(crate) fn write() -> Self {
         let message = "this is a mirror: it can be read only; push to the registry itself";

@@ -32,10 +32,13 @@ pub struct Config {
     pub node: swarm::node::Config,
     /// HTTP servers of mirror and admin.
     pub http: httpd::Limits,
-    /// Who may have private contents that this node holds. Default: nobody.
+    /// Who may have private contents that this node holds. Default: clients whose credentials the registry accepts.
     pub local_access: LocalAccess,
     /// How long a verdict on who may read what counts. Default 5 min: so long a registry's change of mind goes unnoticed.
     pub access_ttl: Duration,
+    /// How much longer such a verdict counts while the registry cannot be asked. Default 0: whoever must be asked about is
+    /// refused then.
+    pub access_grace: Duration,
     /// How long a tag's answer counts. Default 10 s: so long a moved tag goes unnoticed.
     pub tag_ttl: Duration,
     /// Bytes of pieces in memory. Default 96 MiB; less slows fast links down.

@@ -10,12 +10,16 @@ use futures::stream::{self, BoxStream};
 use mirror::{BlobContent, Cut, Document, Opened, Probed, Resolved};
 use piece::{Blob, Digest};
 use store::BlobFile;
-use wire::control::{Access, Failure, Kind, Query, Repository, Source, Upstream, UpstreamAnswer};
+use wire::Authorization;
+use wire::control::{Failure, Kind, Query, Repository, Source, Upstream};
 
-use crate::access::Verdict;
+use crate::access::{Verdict, depends_on_who_asks};
+use crate::authorising::{self, Wish};
+use crate::children;
 use crate::cursors::Cursor;
+use crate::lending::{self, Loan};
 use crate::parts::Parts;
-use crate::upstream;
+use crate::pinging;
 use crate::watch::{Seen, Watch};
 
 /// One slice of a body: large enough that system calls do not matter, small enough to share a socket fairly.
@@ -35,43 +39,55 @@ pub(crate) struct Swarmed {
 }
 
 impl mirror::Content for Swarmed {
-    async fn resolve(&self, repository: &Repository, tag: &str) -> Result<Resolved, Failure> {
-        let query = Query::Tag { tag: tag.to_owned() };
-        let (blob, media_type, access) = self.content(repository, query).await?;
-        self.learn(
-            repository,
-            blob.digest,
-            access,
-            Some(blob.size),
-            Some(media_type.clone()),
-        );
-        self.parts.verdicts.admit(access, repository)?;
+    async fn ping(&self, registry: &str, client: Option<&Authorization>) -> Result<(), Failure> {
+        pinging::ping(&self.parts, registry, client).await
+    }
+
+    async fn resolve(
+        &self,
+        repository: &Repository,
+        tag: &str,
+        client: Option<&Authorization>,
+    ) -> Result<Resolved, Failure> {
+        let upstream = Upstream {
+            repository: repository.clone(),
+            query: Query::Tag { tag: tag.to_owned() },
+        };
+        let (blob, media_type) = authorising::resolve(&self.parts, upstream, client).await?;
         Ok(Resolved { blob, media_type })
     }
 
-    async fn open(&self, source: &Source, digest: &Digest, from: u64) -> Result<Opened, Failure> {
-        let known = self.parts.verdicts.get(Instant::now(), &source.repository, digest);
-        if let Some(verdict) = &known {
-            self.parts.verdicts.admit(verdict.access, &source.repository)?;
-        }
-        let (blob, media_type, cursor) = match self.whole(digest) {
-            Some(file) => (file.blob(), file.media_type(), None),
+    async fn open(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        client: Option<&Authorization>,
+        from: u64,
+    ) -> Result<Opened, Failure> {
+        let wish = Wish { source, digest, client };
+        let settled = authorising::settle_known(&self.parts, wish).await?;
+        let known = self.known(source, digest);
+        let (coming, loan) = match self.whole(digest) {
+            Some(file) => (Coming::whole(&file), None),
             None => {
                 let size = known.as_ref().and_then(|verdict| verdict.size);
-                self.fetch(source, digest, size, from).await?
+                self.fetch_for(wish, size, from, settled).await?
             }
         };
-        let access = self.verdict(source, digest).await?;
-        self.parts.verdicts.admit(access, &source.repository)?;
-        let media_type = media_type.or(known.and_then(|verdict| verdict.media_type));
+        if !settled {
+            authorising::settle(&self.parts, wish).await?;
+        }
+        let blob = coming.blob;
         let content = Arc::new(SwarmBlob {
             parts: Arc::clone(&self.parts),
             blob,
-            cursor: Mutex::new(cursor),
+            cursor: Mutex::new(coming.cursor),
+            _loan: loan,
         });
         if source.kind == Kind::Manifest && blob.size <= MAX_MANIFEST {
-            self.learn_children(source, Arc::clone(&content), access).await?;
+            self.learn_children(wish, Arc::clone(&content)).await?;
         }
+        let media_type = coming.media_type.or(known.and_then(|verdict| verdict.media_type));
         Ok(Opened {
             blob,
             media_type,
@@ -79,48 +95,30 @@ impl mirror::Content for Swarmed {
         })
     }
 
-    async fn probe(&self, source: &Source, digest: &Digest) -> Result<Probed, Failure> {
+    async fn probe(&self, source: &Source, digest: &Digest, client: Option<&Authorization>) -> Result<Probed, Failure> {
+        let wish = Wish { source, digest, client };
         // A HEAD for what a manifest has named needs no byte of it.
-        if let Some(Verdict {
-            access,
-            size: Some(size),
-            media_type,
-        }) = self.parts.verdicts.get(Instant::now(), &source.repository, digest)
+        if authorising::settle_known(&self.parts, wish).await?
+            && let Some(Verdict {
+                size: Some(size),
+                media_type,
+                ..
+            }) = self.known(source, digest)
         {
-            self.parts.verdicts.admit(access, &source.repository)?;
             return Ok(Probed {
                 blob: Blob { digest: *digest, size },
                 media_type,
             });
         }
-        let opened = self.open(source, digest, 0).await?;
+        let opened = self.open(source, digest, client, 0).await?;
         Ok(Probed {
             blob: opened.blob,
             media_type: opened.media_type,
         })
     }
 
-    async fn document(&self, upstream: Upstream) -> Result<Document, Failure> {
-        let repository = upstream.repository.clone();
-        match upstream::ask(&self.parts, upstream).await {
-            UpstreamAnswer::Document {
-                body,
-                media_type,
-                link,
-                filters,
-                access,
-            } => {
-                self.parts.verdicts.admit(access, &repository)?;
-                Ok(Document {
-                    body: Bytes::from(body),
-                    media_type,
-                    link,
-                    filters,
-                })
-            }
-            UpstreamAnswer::Failed { failure } => Err(failure),
-            UpstreamAnswer::Content { .. } => Err(misunderstood(&repository)),
-        }
+    async fn document(&self, upstream: Upstream, client: Option<&Authorization>) -> Result<Document, Failure> {
+        authorising::document(&self.parts, upstream, client).await
     }
 }
 
@@ -133,10 +131,44 @@ impl Swarmed {
         self.parts.file(digest).is_some_and(|file| file.bitfield().count() > 0)
     }
 
+    fn known(&self, source: &Source, digest: &Digest) -> Option<Verdict> {
+        self.parts.verdicts.get(Instant::now(), &source.repository, digest)
+    }
+
+    /// Fetches for a client, whose credential is lent to the reader unless the content is known to be for everybody.
+    async fn fetch_for(
+        &self,
+        wish: Wish<'_>,
+        size: Option<u64>,
+        from: u64,
+        settled: bool,
+    ) -> Result<(Coming, Option<Loan>), Failure> {
+        let Wish { source, digest, client } = wish;
+        let open = self
+            .known(source, digest)
+            .is_some_and(|verdict| self.parts.verdicts.is_open(verdict.access));
+        let loan = client
+            .filter(|_| !open)
+            .map(|client| lending::lend(&self.parts, source, digest, client));
+        let coming = match self.fetch(source, digest, size, from).await {
+            // Perhaps it was another client's credential, or this one's came too late.
+            Err(failure) if depends_on_who_asks(&failure) => {
+                if !settled {
+                    authorising::refused_to_anybody(&self.parts, wish, failure).await?;
+                } else if loan.is_none() {
+                    return Err(failure);
+                }
+                self.fetch(source, digest, size, from).await?
+            }
+            fetched => fetched?,
+        };
+        Ok((coming, loan))
+    }
+
     /// Wants the blob, and waits until its size is known and the store has taken it in: what the store has no room for is
     /// refused, not begun and cut. Neither is what the registry refuses at once. The cursor is set before a neighbour is
     /// asked for anything, so that the piece with the byte `from` is the first.
-    async fn fetch(&self, source: &Source, digest: &Digest, size: Option<u64>, from: u64) -> Result<Fetching, Failure> {
+    async fn fetch(&self, source: &Source, digest: &Digest, size: Option<u64>, from: u64) -> Result<Coming, Failure> {
         let begun = Instant::now();
         let mut watch = self.parts.watches.of(digest);
         let failures = watch.now().failures;
@@ -166,8 +198,12 @@ impl Swarmed {
         };
         match (seen.failed_since(failures), seen.blob) {
             (Some(failure), _) => Err(failure.clone()),
-            (None, Some(blob)) => Ok((blob, seen.media_type, cursor)),
-            (None, None) => Err(misunderstood(&source.repository)),
+            (None, Some(blob)) => Ok(Coming {
+                blob,
+                media_type: seen.media_type,
+                cursor,
+            }),
+            (None, None) => Err(authorising::misunderstood(&source.repository)),
         }
     }
 
@@ -179,58 +215,8 @@ impl Swarmed {
         Some(cursor)
     }
 
-    /// Who may read it; asks a seed to ask the registry where nobody knows.
-    async fn verdict(&self, source: &Source, digest: &Digest) -> Result<Access, Failure> {
-        if let Some(verdict) = self.parts.verdicts.get(Instant::now(), &source.repository, digest) {
-            return Ok(verdict.access);
-        }
-        let query = Query::Probe {
-            digest: *digest,
-            kind: source.kind,
-        };
-        let (_, _, access) = self.content(&source.repository, query).await?;
-        self.learn(&source.repository, *digest, access, None, None);
-        Ok(access)
-    }
-
-    async fn content(&self, repository: &Repository, query: Query) -> Result<(Blob, String, Access), Failure> {
-        let upstream = Upstream {
-            repository: repository.clone(),
-            query,
-        };
-        match upstream::ask(&self.parts, upstream).await {
-            UpstreamAnswer::Content {
-                blob,
-                media_type,
-                access,
-            } => Ok((blob, media_type, access)),
-            UpstreamAnswer::Failed { failure } => Err(failure),
-            UpstreamAnswer::Document { .. } => Err(misunderstood(repository)),
-        }
-    }
-
-    fn learn(
-        &self,
-        repository: &Repository,
-        digest: Digest,
-        access: Access,
-        size: Option<u64>,
-        media_type: Option<String>,
-    ) {
-        self.parts.verdicts.learn(
-            Instant::now(),
-            repository,
-            digest,
-            Verdict {
-                access,
-                size,
-                media_type,
-            },
-        );
-    }
-
     /// A manifest's verdict covers what it names; its sizes save asking for them.
-    async fn learn_children(&self, source: &Source, manifest: Arc<SwarmBlob>, access: Access) -> Result<(), Failure> {
+    async fn learn_children(&self, wish: Wish<'_>, manifest: Arc<SwarmBlob>) -> Result<(), Failure> {
         let size = manifest.blob.size;
         let mut body = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         let mut stream = manifest.read(0..size);
@@ -243,64 +229,28 @@ impl Swarmed {
             })?;
             body.extend_from_slice(&slice);
         }
-        for child in children(&body) {
-            self.learn(&source.repository, child.digest, access, Some(child.size), None);
-        }
+        authorising::cover(&self.parts, wish, &children::children(&body));
         Ok(())
     }
 }
 
-/// The blobs and manifests that a manifest or index names; none if it is neither.
-fn children(manifest: &[u8]) -> Vec<Blob> {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        digest: String,
-        size: u64,
-    }
-    #[derive(serde::Deserialize)]
-    struct Manifest {
-        config: Option<Named>,
-        #[serde(default)]
-        layers: Vec<Named>,
-        #[serde(default)]
-        blobs: Vec<Named>,
-        #[serde(default)]
-        manifests: Vec<Named>,
-    }
-    let Ok(manifest) = serde_json::from_slice::<Manifest>(manifest) else {
-        return Vec::new();
-    };
-    let named = manifest
-        .config
-        .into_iter()
-        .chain(manifest.layers)
-        .chain(manifest.blobs)
-        .chain(manifest.manifests);
-    named
-        .filter_map(|named| {
-            Some(Blob {
-                digest: named.digest.parse().ok()?,
-                size: named.size,
-            })
-        })
-        .collect()
+/// A blob on its way, or here.
+struct Coming {
+    blob: Blob,
+    media_type: Option<String>,
+    /// That of the client that waits for it.
+    cursor: Option<Cursor>,
 }
 
-fn misunderstood(repository: &Repository) -> Failure {
-    let message = format!(
-        "asking about {}/{}: the node asked gave an answer to another question; do all nodes run the same release?",
-        repository.registry, repository.name
-    );
-    Failure {
-        status: 502,
-        message,
-        retry_after: None,
-        challenge: None,
+impl Coming {
+    fn whole(file: &BlobFile) -> Coming {
+        Coming {
+            blob: file.blob(),
+            media_type: file.media_type(),
+            cursor: None,
+        }
     }
 }
-
-/// What is known of a blob on its way: its size, its type, and the cursor of the client that waits for it.
-type Fetching = (Blob, Option<String>, Option<Cursor>);
 
 /// One blob of the swarm, whole or still arriving.
 struct SwarmBlob {
@@ -308,6 +258,8 @@ struct SwarmBlob {
     blob: Blob,
     /// Where the client that had it opened waits, until it reads.
     cursor: Mutex<Option<Cursor>>,
+    /// Lasts as long as the client reads, for its reader may change meanwhile.
+    _loan: Option<Loan>,
 }
 
 /// One client's reading of it.
@@ -382,30 +334,5 @@ impl Reader {
                 return Err(Cut(failure.message.clone()));
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_manifest_names_its_children() {
-        let (config, layer) = (Digest::of(b"c"), Digest::of(b"l"));
-        let manifest = format!(
-            r#"{{"schemaVersion":2,"config":{{"digest":"{config}","size":1}},"layers":[{{"digest":"{layer}","size":2}},{{"digest":"sha512:00","size":3}}]}}"#
-        );
-        let blobs = children(manifest.as_bytes());
-        assert_eq!(
-            blobs,
-            [
-                Blob {
-                    digest: config,
-                    size: 1
-                },
-                Blob { digest: layer, size: 2 }
-            ]
-        );
-        assert!(children(b"no json").is_empty());
     }
 }

@@ -7,7 +7,9 @@
 mod access;
 mod api;
 mod asking;
+mod authorising;
 mod buffers;
+mod children;
 mod config;
 mod content;
 mod cursors;
@@ -15,19 +17,24 @@ mod engine;
 mod fetching;
 mod files;
 mod housekeeping;
+mod lending;
+mod lent;
 mod limits;
 mod listening;
 mod metering;
 mod origin;
 mod pacing;
 mod parts;
+mod pinging;
 mod providing;
 mod proving;
 mod repairing;
+mod seeds;
 mod serving;
 mod status;
 mod striping;
 mod suspects;
+mod tags;
 mod upstream;
 mod watch;
 
@@ -238,8 +245,12 @@ async fn assemble(
         leases: origin::Leases::default(),
         cursors: cursors::Cursors::default(),
         pacing: pacing::Pacing::new(config.rates),
-        verdicts: access::Verdicts::new(config.local_access, config.access_ttl),
-        upstreams: upstream::Upstreams::new(config.tag_ttl, config.node.origin_wait, config.node.origin_fallback),
+        verdicts: access::Verdicts::new(config.local_access, config.access_ttl, config.access_grace),
+        seeds: seeds::Seeds::default(),
+        lent: lent::Lent::default(),
+        pings: pinging::Pings::default(),
+        upstreams: upstream::Upstreams::new(config.node.origin_wait, config.node.origin_fallback),
+        tags: tags::Tags::new(config.tag_ttl),
         providing: providing::Providing::start(control.clone(), stop.clone()),
         control,
         metrics,

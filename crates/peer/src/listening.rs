@@ -1,6 +1,7 @@
 //! Events of the two planes, on their way to the machine or to an answer.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use piece::NodeId;
 use swarm::node::Input;
@@ -11,7 +12,7 @@ use wire::control::{Address, Request, Response, Role};
 use crate::parts::Parts;
 use crate::upstream;
 
-/// Questions to the registry answered at the same time for others; more wait in the control plane's queue.
+/// Questions to the registry answered at the same time for others; more wait, as many as the control plane lets wait.
 const UPSTREAM_ANSWERS: usize = 64;
 
 /// Takes events of the control plane until it closes.
@@ -51,6 +52,8 @@ fn not_from(parts: &Parts, from: &NodeId, request: &Request) -> Option<String> {
         Request::Update { .. } => false,
         Request::Upstream { .. } | Request::Preheat { .. } => parts.role == Role::Seed,
         Request::Lookup { .. } | Request::Register { .. } | Request::Join { .. } | Request::Report { .. } => true,
+        // Peers turn to seeds themselves with their clients' credentials, which schedulers never see.
+        Request::Authorised { .. } | Request::Lend { .. } => true,
     };
     if is_for_anybody || parts.control.is_scheduler(from) {
         return None;
@@ -66,15 +69,37 @@ async fn take(parts: &Arc<Parts>, answering: &Arc<Semaphore>, request: Request, 
             reply.send(Response::Taken);
         }
         Request::Upstream { upstream } => {
-            let parts = Arc::clone(parts);
-            let Ok(turn) = Arc::clone(answering).acquire_owned().await else {
-                return;
-            };
+            let (parts, answering) = (Arc::clone(parts), Arc::clone(answering));
+            // As many tasks as the control plane lets requests wait.
             tokio::spawn(async move {
+                let _turn = answering.acquire().await;
                 let answer = upstream::answer(&parts, &upstream).await;
-                drop(turn);
                 reply.send(Response::Upstream { answer });
             });
+        }
+        Request::Authorised { .. } if parts.role != Role::Seed => {
+            reply.send(Response::Refused {
+                reason: format!("this node is a {}; credentials are for seeds", parts.role.name()),
+            });
+        }
+        Request::Authorised {
+            upstream,
+            authorization,
+        } => {
+            let (parts, answering) = (Arc::clone(parts), Arc::clone(answering));
+            tokio::spawn(async move {
+                let _turn = answering.acquire().await;
+                let answer = upstream::answer_for_client(&parts, &upstream, authorization.as_ref()).await;
+                reply.send(Response::Upstream { answer });
+            });
+        }
+        Request::Lend {
+            digest,
+            source,
+            authorization,
+        } => {
+            parts.lent.keep(Instant::now(), digest, source, authorization);
+            reply.send(Response::Taken);
         }
         Request::Lookup { digest } => {
             let parts = Arc::clone(parts);

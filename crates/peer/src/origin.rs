@@ -16,8 +16,10 @@ use store::{BlobFile, Settled, StoreError};
 use swarm::node::Input;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
+use wire::Authorization;
 use wire::control::{Failure, Kind, Lease};
 
+use crate::authorising;
 use crate::pacing::Pace;
 use crate::parts::{Parts, storage_failure};
 use crate::striping::{Arriving, Stripes};
@@ -151,6 +153,14 @@ enum ReadError {
 }
 
 impl ReadError {
+    /// Whether another credential may fare better.
+    fn depends_on_who_asks(&self) -> bool {
+        match self {
+            Self::Registry(error) => matches!(error.status(), 401 | 403 | 404),
+            Self::Store(_) | Self::WrongDigest | Self::NotOpen | Self::Task => false,
+        }
+    }
+
     fn failure(&self, opening: &Opening) -> Failure {
         let (digest, repository) = (&opening.digest, &opening.lease.source.repository);
         let at = format!("reading {digest} of {}/{}", repository.registry, repository.name);
@@ -228,7 +238,58 @@ async fn read(
     }
 }
 
+/// Opens the blob with this node's own means, and with what clients have lent where those are not enough; the other way round
+/// where that is known already.
 async fn open(parts: &Arc<Parts>, opening: &Opening) -> Result<(Opened, Blob), ReadError> {
+    let (digest, source) = (&opening.digest, &opening.lease.source);
+    let wanted = parts.verdicts.wants_credentials(Instant::now(), &source.repository);
+    let mut refusal = None;
+    if wanted {
+        let lent = parts.lent.get(digest, source, false).await;
+        match open_with_any(parts, opening, lent).await {
+            Some(Err(error)) if error.depends_on_who_asks() => refusal = Some(error),
+            Some(other) => return other,
+            None => {}
+        }
+    }
+    match open_with(parts, &parts.registry, opening).await {
+        Err(error) if error.depends_on_who_asks() => {
+            let failure = error.failure(opening);
+            authorising::note_refusal(parts, &source.repository, &failure);
+            if let Some(refusal) = refusal {
+                return Err(refusal);
+            }
+            // A registry that says that there is nothing may mean it: nobody waits for a credential then.
+            let lent = parts.lent.get(digest, source, failure.status != 404).await;
+            open_with_any(parts, opening, lent).await.unwrap_or(Err(error))
+        }
+        other => other,
+    }
+}
+
+/// Opens the blob with the first of these credentials that the registry accepts; none if there are none.
+async fn open_with_any(
+    parts: &Arc<Parts>,
+    opening: &Opening,
+    lent: Vec<Authorization>,
+) -> Option<Result<(Opened, Blob), ReadError>> {
+    let mut last = None;
+    for authorization in lent {
+        let opened = open_with(parts, &parts.registry.on_behalf(authorization), opening).await;
+        let refused = opened.as_ref().is_err_and(ReadError::depends_on_who_asks);
+        last = Some(opened);
+        if !refused {
+            break;
+        }
+    }
+    last
+}
+
+async fn open_with(
+    parts: &Arc<Parts>,
+    registry: &registry::Client,
+    opening: &Opening,
+) -> Result<(Opened, Blob), ReadError> {
     let Opening {
         digest,
         size,
@@ -240,7 +301,7 @@ async fn open(parts: &Arc<Parts>, opening: &Opening) -> Result<(Opened, Blob), R
     let source = &lease.source;
     let (opened, blob, media_type, access, sequential) = match source.kind {
         Kind::Blob => {
-            let reader = parts.registry.blob(source, &digest, size, first).await?;
+            let reader = registry.blob(source, &digest, size, first).await?;
             let (size, access, sequential) = (reader.size(), reader.access(), !reader.supports_ranges());
             (
                 Opened::Blob(Arc::new(reader)),
@@ -251,7 +312,7 @@ async fn open(parts: &Arc<Parts>, opening: &Opening) -> Result<(Opened, Blob), R
             )
         }
         Kind::Manifest => {
-            let manifest = parts.registry.manifest(&source.repository, &digest.to_string()).await?;
+            let manifest = registry.manifest(&source.repository, &digest.to_string()).await?;
             let blob = Blob {
                 digest,
                 size: manifest.body.len() as u64,

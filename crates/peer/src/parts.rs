@@ -23,12 +23,16 @@ use crate::buffers::Buffers;
 use crate::cursors::Cursors;
 use crate::engine::Engine;
 use crate::files::{self, Files};
+use crate::lent::Lent;
 use crate::origin::Leases;
 use crate::pacing::Pacing;
+use crate::pinging::Pings;
 use crate::providing::Providing;
 use crate::proving::Provers;
 use crate::repairing;
+use crate::seeds::Seeds;
 use crate::suspects::Suspects;
+use crate::tags::Tags;
 use crate::upstream::Upstreams;
 use crate::watch::Watches;
 
@@ -56,7 +60,11 @@ pub(crate) struct Parts {
     pub(crate) cursors: Cursors,
     pub(crate) pacing: Pacing,
     pub(crate) verdicts: Verdicts,
+    pub(crate) seeds: Seeds,
+    pub(crate) lent: Lent,
+    pub(crate) pings: Pings,
     pub(crate) upstreams: Upstreams,
+    pub(crate) tags: Tags,
     pub(crate) providing: Providing,
     pub(crate) metrics: Metrics,
     pub(crate) begun: Mutex<HashMap<Digest, Instant>>,
@@ -114,6 +122,7 @@ impl Parts {
         }
         self.trust.forget(digest);
         self.leases.forget(digest);
+        self.lent.forget(digest);
         self.watches.tell(digest, |seen| seen.complete = true);
         self.note_usage();
         let (parts, digest) = (Arc::clone(self), *digest);
@@ -225,6 +234,7 @@ pub(crate) fn storage_failure(error: &StoreError) -> Failure {
 #[derive(Debug, Default)]
 pub(crate) struct Trust {
     readers: Mutex<HashMap<Digest, Trusted>>,
+    changes: watch::Sender<()>,
 }
 
 /// A blob's readers whose midstates count.
@@ -241,6 +251,18 @@ impl Trust {
             .lock()
             .expect("no holder of this lock panics")
             .insert(digest, trusted);
+        self.changes.send_replace(());
+    }
+
+    /// Tells when readers of some blob have changed.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Who reads a blob from the registry now, as far as this node was told.
+    pub(crate) fn reader(&self, digest: &Digest) -> Option<NodeId> {
+        let readers = self.readers.lock().expect("no holder of this lock panics");
+        readers.get(digest)?.readers.last().copied()
     }
 
     /// These are no longer believed, whoever names them.

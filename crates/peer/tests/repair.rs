@@ -40,6 +40,7 @@ async fn node(role: Role, dir: &TempDir, schedulers: Vec<String>, keys: &Arc<Clu
         http: httpd::Limits::default(),
         local_access: LocalAccess::Public,
         access_ttl: Duration::from_secs(300),
+        access_grace: Duration::ZERO,
         tag_ttl: Duration::from_secs(10),
         buffers: 96 << 20,
         rates: peer::Rates::default(),

@@ -1,6 +1,7 @@
 //! What an answer's headers say.
 
 use std::ops::Range;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
@@ -70,17 +71,48 @@ pub fn content_digest(headers: &HeaderMap) -> Option<Digest> {
     headers.get("docker-content-digest")?.to_str().ok()?.trim().parse().ok()
 }
 
-/// Seconds of `Retry-After`; of a date, as seen from `now`.
-pub fn retry_after(headers: &HeaderMap, now: std::time::SystemTime) -> Option<u32> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+/// Seconds of `Retry-After`; of a date, as seen from `now`. Where there is none, of Docker Hub's `X-Retry-After`, a time in
+/// UNIX seconds, or of `RateLimit-Reset`.
+pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u32> {
+    let Some(text) = headers.get(RETRY_AFTER) else {
+        return rate_limit_reset(headers, now);
+    };
+    let text = text.to_str().ok()?.trim();
     if let Some(seconds) = number(text) {
-        return Some(u32::try_from(seconds).unwrap_or(u32::MAX));
+        return Some(seconds_of(seconds));
     }
     let wait = httpdate::parse_http_date(text)
         .ok()?
         .duration_since(now)
         .unwrap_or_default();
-    Some(u32::try_from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).unwrap_or(u32::MAX))
+    Some(seconds_of(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
+}
+
+fn rate_limit_reset(headers: &HeaderMap, now: SystemTime) -> Option<u32> {
+    if let Some(at) = headers.get("x-retry-after") {
+        let at = UNIX_EPOCH.checked_add(Duration::from_secs(number(at.to_str().ok()?.trim())?))?;
+        return Some(seconds_of(at.duration_since(now).unwrap_or_default().as_secs() + 1));
+    }
+    let reset = headers.get("ratelimit-reset")?.to_str().ok()?.trim();
+    number(reset).map(seconds_of)
+}
+
+fn seconds_of(seconds: u64) -> u32 {
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}
+
+/// What `RateLimit-Limit` and `RateLimit-Remaining` say, as Docker Hub writes them (`100;w=21600`), for people.
+pub fn rate_limit(headers: &HeaderMap) -> Option<String> {
+    let read = |name: &str| {
+        let mut parts = headers.get(name)?.to_str().ok()?.split(';');
+        let count = number(parts.next()?.trim())?;
+        let window = parts.find_map(|part| number(part.trim().strip_prefix("w=")?));
+        Some((count, window))
+    };
+    let (limit, window) = read("ratelimit-limit")?;
+    let window = window.map(|seconds| format!(" in {seconds} s")).unwrap_or_default();
+    let left = read("ratelimit-remaining").map(|(left, _)| format!(", {left} left"));
+    Some(format!("rate limit {limit}{window}{}", left.unwrap_or_default()))
 }
 
 /// Refuses a body in a content coding: its length and digest would be of something else.
@@ -125,8 +157,6 @@ fn number(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
     use http::HeaderValue;
 
     use super::*;
@@ -161,6 +191,29 @@ mod tests {
         assert_eq!(retry_after(&at("Sun, 06 Nov 1988 08:49:37 GMT"), now), Some(0));
         assert_eq!(retry_after(&at("99999999999"), now), Some(u32::MAX));
         assert_eq!(retry_after(&at("soon"), now), None);
+    }
+
+    #[test]
+    fn rate_limits_as_docker_hub_tells_them() {
+        let with = |pairs: &[(&'static str, &'static str)]| {
+            let pairs = pairs.iter();
+            HeaderMap::from_iter(
+                pairs.map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value))),
+            )
+        };
+        let now = UNIX_EPOCH + Duration::from_secs(1000);
+        assert_eq!(retry_after(&with(&[("x-retry-after", "1059")]), now), Some(60));
+        assert_eq!(retry_after(&with(&[("x-retry-after", "1")]), now), Some(1));
+        assert_eq!(retry_after(&with(&[("ratelimit-reset", "7")]), now), Some(7));
+        let both = with(&[("retry-after", "3"), ("x-retry-after", "2000")]);
+        assert_eq!(retry_after(&both, now), Some(3), "the standard comes first");
+        let hub = with(&[("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "0;w=21600")]);
+        assert_eq!(rate_limit(&hub).as_deref(), Some("rate limit 100 in 21600 s, 0 left"));
+        assert_eq!(
+            rate_limit(&with(&[("ratelimit-limit", "5")])).as_deref(),
+            Some("rate limit 5")
+        );
+        assert_eq!(rate_limit(&with(&[("ratelimit-limit", "many")])), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
+use wire::Authorization;
 use wire::control::{Access, Repository};
 use zeroize::Zeroizing;
 
@@ -62,6 +63,8 @@ struct State {
     generation: u64,
     /// When credentials were first used.
     private_since: Option<Instant>,
+    /// What the registry says to those who have nothing to show.
+    challenge: Option<String>,
 }
 
 #[derive(Default, Clone, PartialEq, Eq)]
@@ -94,6 +97,29 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
+    /// A client's credential, as it came. Nothing is known of what others may read.
+    pub(crate) fn of_client(authorization: &Authorization) -> Self {
+        let pass = Pass {
+            header: Zeroizing::new(authorization.expose().to_owned()),
+            renew_at: None,
+            proven: AtomicBool::new(false),
+        };
+        Self {
+            pass: Some(Arc::new(pass)),
+            generation: 0,
+            access: Access::Personal,
+        }
+    }
+
+    /// Nothing.
+    pub(crate) const fn of_stranger() -> Self {
+        Self {
+            pass: None,
+            generation: 0,
+            access: Access::Public,
+        }
+    }
+
     pub(crate) fn header(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::from_str(&self.pass.as_ref()?.header).expect("passes are made of visible ASCII");
         value.set_sensitive(true);
@@ -147,6 +173,9 @@ impl Session {
             return Ok(true);
         }
         let offered = challenge::best(headers);
+        if state.stage == Stage::Open {
+            state.challenge = challenge::verbatim(headers);
+        }
         let next = match (state.stage.clone(), offered) {
             (Stage::Open, Some(Challenge::Bearer(bearer))) => Some(Stage::Anonymous(bearer)),
             (Stage::Open, Some(Challenge::Basic) | None) => Some(Stage::Basic),
@@ -167,6 +196,11 @@ impl Session {
                 Ok(true)
             }
         }
+    }
+
+    /// The registry's challenge to those who have nothing to show, if it has refused one.
+    pub(crate) async fn challenge(&self) -> Option<String> {
+        self.state.lock().await.challenge.clone()
     }
 }
 

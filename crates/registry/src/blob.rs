@@ -20,6 +20,9 @@ use crate::retry::Retry;
 use crate::stream::RangeStream;
 use crate::turns::Opening;
 
+/// Beyond the end of any blob, and still a number to everybody who reads it.
+const WHOLE: u64 = i64::MAX as u64;
+
 /// A blob that a registry has agreed to serve. Clones read the same blob.
 ///
 /// Any number of [`BlobReader::read`]s may run at once. Two cases need them polled in order (each before or along with
@@ -48,7 +51,7 @@ pub(crate) struct Shared {
 impl Client {
     /// Opens a blob (or a manifest, by digest). The `first` range is asked for at once and its body kept for the reads
     /// inside it, so learning the size costs no request and no byte. Without a known `size`, `first` may reach beyond the
-    /// end.
+    /// end. With a client's token it always reaches to the end.
     ///
     /// # Errors
     /// If the registry cannot be asked, refuses, or contradicts `size`; if `first` is empty and the blob is not.
@@ -60,7 +63,10 @@ impl Client {
         first: Range<u64>,
     ) -> Result<BlobReader, RegistryError> {
         let (endpoint, url) = locate(self.endpoints(), source, &digest.to_string())?;
-        let first = first.start..size.map_or(first.end, |size| first.end.min(size));
+        // A client's token can end long before a large blob does, and no node can renew it. As in a pull without us, one answer
+        // brings all.
+        let wanted = if self.is_passing() { WHOLE } else { first.end };
+        let first = first.start..size.map_or(wanted, |size| wanted.min(size));
         if first.is_empty() && size != Some(0) {
             let value = format!("{}..{}", first.start, first.end);
             return Err(RegistryError::Invalid {

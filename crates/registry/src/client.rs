@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::header::LINK;
 use http::{HeaderMap, Method};
 use piece::{Blob, Digest};
+use wire::Authorization;
 use wire::control::{Access, Kind, MAX_RELAYED_BODY, Query, Repository, Source, Upstream, UpstreamAnswer};
 
 use crate::auth::{Session, Sessions};
@@ -32,6 +33,18 @@ const MAX_HEADER: usize = 8 << 10;
 pub struct Client {
     inner: Arc<Inner>,
     meter: Arc<dyn Meter>,
+    asker: Asker,
+}
+
+/// As whom registries are asked.
+#[derive(Debug, Clone)]
+pub(crate) enum Asker {
+    /// As anybody, and with the operator's credentials where that is not enough.
+    Node,
+    /// As the client whose credential this is, unchanged.
+    Client(Arc<Authorization>),
+    /// As one who has nothing to show, not even an anonymous token.
+    Stranger,
 }
 
 struct Inner {
@@ -76,6 +89,7 @@ impl Client {
         Ok(Self {
             inner: Arc::new(inner),
             meter: Arc::new(()),
+            asker: Asker::Node,
         })
     }
 
@@ -83,6 +97,25 @@ impl Client {
     #[must_use]
     pub fn with_meter(self, meter: Arc<dyn Meter>) -> Self {
         Self { meter, ..self }
+    }
+
+    /// The same client, asking with a client's own credential instead of the operator's: it is shown to the registry as it
+    /// came, and to nobody else. What the registry serves then is [`Access::Personal`], for it says nothing of others.
+    #[must_use]
+    pub fn on_behalf(&self, authorization: Authorization) -> Self {
+        Self {
+            asker: Asker::Client(Arc::new(authorization)),
+            ..self.clone()
+        }
+    }
+
+    /// The same client, asking as one who has nothing to show: a refusal is then what the registry says to such a client.
+    #[must_use]
+    pub fn as_stranger(&self) -> Self {
+        Self {
+            asker: Asker::Stranger,
+            ..self.clone()
+        }
     }
 
     /// The manifest that `reference`, a tag or digest, names: one request, and its digest is checked.
@@ -172,7 +205,37 @@ impl Client {
                 self.relay(repository, &path, query, RequestKind::Referrers, INDEX_TYPE)
                     .await
             }
+            Query::Ping => self.ping(&repository.registry).await,
         }
+    }
+
+    /// What `/v2/` says: whether clients have to show something at all.
+    async fn ping(&self, registry: &str) -> Result<UpstreamAnswer, RegistryError> {
+        // Any name makes an endpoint; that of `/v2/` has none.
+        let repository = Repository {
+            registry: registry.to_owned(),
+            name: "v2".to_owned(),
+        };
+        let endpoint = self.inner.endpoints.of(&repository)?;
+        let mut url = endpoint.base.clone();
+        url.set_path("/v2/");
+        let (method, kind) = (Method::GET, RequestKind::Probe);
+        let ask = Ask {
+            endpoint: &endpoint,
+            method,
+            url,
+            kind,
+            accept: None,
+            range: None,
+        };
+        let Answered { access, .. } = self.retrying(|| self.attempt(&ask)).await?;
+        Ok(UpstreamAnswer::Document {
+            body: Vec::new(),
+            media_type: "application/json".to_owned(),
+            link: None,
+            filters: None,
+            access,
+        })
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -185,6 +248,15 @@ impl Client {
 
     pub(crate) fn endpoints(&self) -> &Endpoints {
         &self.inner.endpoints
+    }
+
+    pub(crate) const fn asker(&self) -> &Asker {
+        &self.asker
+    }
+
+    /// Whether the credential may have expired before a long blob is read: then the blob is asked for once, as a whole.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(&self.asker, Asker::Client(authorization) if authorization.bearer().is_some())
     }
 
     pub(crate) fn session(&self, endpoint: &Endpoint) -> Arc<Session> {

@@ -68,10 +68,29 @@ pub struct RegistryConfig {
     pub plain_http: bool,
     /// PEM certificates to trust for this registry besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// A PEM certificate chain to show to this registry, and the PEM file with its private key, readable by its owner and at
+    /// most its group.
+    pub client_certificate: Option<ClientCertificate>,
     /// This node's credentials for it. Default: those in [`Config::docker_config`].
     pub credentials: Option<Credentials>,
     /// `HOST[:PORT]` to connect to instead. Built in: `docker.io` is `registry-1.docker.io`.
     pub endpoint: Option<String>,
+}
+
+impl RegistryConfig {
+    /// Whether its options make sense with TLS only.
+    pub(crate) const fn wants_tls(&self) -> bool {
+        self.ca_file.is_some() || self.client_certificate.is_some()
+    }
+}
+
+/// With what this node shows a registry who it is in TLS. Both files are read at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The chain, this node's own certificate first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// Where a registry's credentials are read from, whenever they are needed: a file replaced meanwhile takes effect.
@@ -98,6 +117,16 @@ pub enum ConfigError {
         /// For which registry.
         registry: String,
         /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A client certificate that cannot be used.
+    #[error("the client certificate {} for {registry} cannot be used: {reason}", .path.display())]
+    ClientCertificate {
+        /// For which registry.
+        registry: String,
+        /// The file that is wrong.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,

@@ -1,4 +1,5 @@
-//! This node's credentials: Docker's `config.json`, podman's `auth.json`, or a file with `user:password`.
+//! This node's credentials: Docker's `config.json`, podman's `auth.json`, the credential helpers that these name, or a file
+//! with `user:password`.
 //!
 //! Files are read when a registry has refused an anonymous request, and what was read lives until the request is made.
 
@@ -16,9 +17,13 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::config::Credentials;
 use crate::error::RegistryError;
+pub use crate::helper::Helper;
 
 /// The most bytes of a credentials file: Docker's holds a few hundred per registry.
 const MAX_FILE: u64 = 1 << 20;
+
+/// The key under which Docker keeps what is for Docker Hub.
+const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
 /// What a registry or its token endpoint accepts instead of anonymity.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -68,18 +73,21 @@ pub(crate) async fn find(
         .map(|host| format!("{host}/{}", repository.name))
         .collect();
     let path = place.path().to_path_buf();
-    let read = tokio::task::spawn_blocking(move || place.load().map(|loaded| loaded.find(&wanted)));
-    let found = read
-        .await
-        .map_err(|_| "the reading task was stopped".to_owned())
-        .and_then(std::convert::identity);
-    found
-        .and_then(std::convert::identity)
-        .map_err(|reason| RegistryError::Credentials {
-            registry: repository.registry.clone(),
-            path,
-            reason,
-        })
+    look(place, wanted).await.map_err(|reason| RegistryError::Credentials {
+        registry: repository.registry.clone(),
+        path,
+        reason,
+    })
+}
+
+async fn look(place: Credentials, wanted: Vec<String>) -> Result<Option<Credential>, String> {
+    let read = tokio::task::spawn_blocking(move || place.load()?.find(&wanted));
+    let found = read.await.map_err(|_| "the reading task was stopped".to_owned())??;
+    match found {
+        Some(Found::Here(credential)) => Ok(Some(credential)),
+        Some(Found::Kept(helper)) => helper.get().await,
+        None => Ok(None),
+    }
 }
 
 impl Credentials {
@@ -113,12 +121,21 @@ enum Loaded {
 }
 
 impl Loaded {
-    fn find(self, wanted: &[String]) -> Result<Option<Credential>, String> {
+    fn find(self, wanted: &[String]) -> Result<Option<Found>, String> {
         match self {
-            Self::One(credential) => Ok(Some(credential)),
+            Self::One(credential) => Ok(Some(Found::Here(credential))),
             Self::Docker(config) => config.find(wanted),
         }
     }
+}
+
+/// Where a registry's credential is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// In the file.
+    Here(Credential),
+    /// With a program that the file names.
+    Kept(Helper),
 }
 
 /// Docker's `config.json`, as far as it concerns us.
@@ -153,29 +170,32 @@ impl DockerConfig {
             .map_err(|e| format!("not a Docker config.json (line {}, column {})", e.line(), e.column()))
     }
 
-    /// The entry whose key is the longest prefix of one of the names: `HOST`, or podman's `HOST/NAMESPACE`.
+    /// The entry whose key is the longest prefix of one of the names: `HOST`, or podman's `HOST/NAMESPACE`. Without one that
+    /// holds a secret, the helper that the file names for the registry (`credHelpers`), or for all (`credsStore`).
     ///
     /// # Errors
-    /// If that entry holds no credential that makes sense; the secret is not in the text.
-    pub fn find(&self, wanted: &[String]) -> Result<Option<Credential>, String> {
-        let best = self
-            .auths
-            .iter()
-            .map(|(key, entry)| (place(key), entry))
-            .filter(|(place, _)| covers(place, wanted));
-        let best = best.max_by_key(|(place, _)| place.len());
-        let credential = best.map(|(key, entry)| entry.credential().map_err(|e| format!("the entry for {key}: {e}")));
+    /// If that entry holds no credential that makes sense, or the helper's name is none; a secret is not in the text.
+    pub fn find(&self, wanted: &[String]) -> Result<Option<Found>, String> {
+        let listed = best(self.auths.iter(), wanted);
+        let credential = listed.map(|(key, entry)| {
+            let key = place(key);
+            entry.credential().map_err(|e| format!("the entry for {key}: {e}"))
+        });
         if let Some(credential) = credential.transpose()?.flatten() {
-            return Ok(Some(credential));
+            return Ok(Some(Found::Here(credential)));
         }
-        if self.store.is_some() || self.helpers.keys().any(|key| covers(place(key), wanted)) {
-            let name = wanted.first().map_or("", String::as_str);
-            tracing::warn!(
-                repository = name,
-                "credential helpers (credsStore, credHelpers) are not run; the registry is asked anonymously. Put the credentials into `auths`, or into a file of their own"
-            );
+        if let Some((server, name)) = best(self.helpers.iter(), wanted) {
+            return Helper::new(name, server).map(|helper| Some(Found::Kept(helper)));
         }
-        Ok(None)
+        let Some(name) = self.store.as_deref().filter(|name| !name.is_empty()) else {
+            return Ok(None);
+        };
+        // Whoever logged in through the store left an empty entry with the key that the store knows.
+        let listed = listed.map(|(key, _)| key.as_str());
+        let host = || wanted.first().and_then(|name| name.split('/').next());
+        let server = listed.or_else(|| is_hub(wanted).then_some(DOCKER_HUB)).or_else(host);
+        let helper = server.map(|server| Helper::new(name, server).map(Found::Kept));
+        helper.transpose()
     }
 }
 
@@ -218,6 +238,17 @@ fn place(key: &str) -> &str {
         .unwrap_or(key)
 }
 
+/// The entry with the most particular key that covers one of the names.
+fn best<'a, T>(entries: impl Iterator<Item = (&'a String, &'a T)>, wanted: &[String]) -> Option<(&'a String, &'a T)> {
+    entries
+        .filter(|(key, _)| covers(place(key), wanted))
+        .max_by_key(|(key, _)| place(key).len())
+}
+
+fn is_hub(wanted: &[String]) -> bool {
+    covers(place(DOCKER_HUB), wanted)
+}
+
 fn covers(place: &str, wanted: &[String]) -> bool {
     wanted.iter().any(|name| {
         name.strip_prefix(place)
@@ -250,7 +281,8 @@ fn read(path: &Path) -> Result<Zeroizing<String>, String> {
     Ok(text)
 }
 
-fn private(path: &Path) -> Result<(), String> {
+/// Refuses a file with a secret that others can use.
+pub(crate) fn private(path: &Path) -> Result<(), String> {
     let mode = std::fs::metadata(path).map_err(|e| e.to_string())?.permissions().mode();
     // Its group may read it: so systemd (`LoadCredential=`) and Kubernetes (`fsGroup`) hand secrets to a service.
     if mode & 0o037 != 0 {
@@ -273,9 +305,41 @@ mod tests {
         }
     }
 
-    fn look(config: &str, wanted: &[&str]) -> Result<Option<Credential>, String> {
+    fn find(config: &str, wanted: &[&str]) -> Result<Option<Found>, String> {
         let wanted: Vec<_> = wanted.iter().map(|&name| name.to_owned()).collect();
         DockerConfig::parse(config)?.find(&wanted)
+    }
+
+    fn look(config: &str, wanted: &[&str]) -> Result<Option<Credential>, String> {
+        Ok(match find(config, wanted)? {
+            Some(Found::Here(credential)) => Some(credential),
+            Some(Found::Kept(_)) | None => None,
+        })
+    }
+
+    #[test]
+    fn helpers_keep_what_the_file_does_not_hold() {
+        let config = r#"{ "auths": {
+            "https://index.docker.io/v1/": {}, "here.example": { "auth": "dTpw" }, "team.example:5000": {}
+        }, "credHelpers": { "ecr.example": "ecr-login", "here.example": "unused" }, "credsStore": "desktop" }"#;
+        let kept = |name: &str, server: &str| Ok(Some(Found::Kept(Helper::new(name, server).unwrap())));
+        let hub = ["docker.io/library/x", "index.docker.io/library/x"];
+        assert_eq!(find(config, &hub), kept("desktop", "https://index.docker.io/v1/"));
+        assert_eq!(find(config, &["ecr.example/m"]), kept("ecr-login", "ecr.example"));
+        assert_eq!(
+            find(config, &["team.example:5000/m"]),
+            kept("desktop", "team.example:5000")
+        );
+        assert_eq!(find(config, &["new.example/m"]), kept("desktop", "new.example"));
+        assert_eq!(
+            look(config, &["here.example/m"]),
+            Ok(Some(basic("u", "p"))),
+            "the file comes first"
+        );
+        assert_eq!(find(r#"{"credsStore":""}"#, &["new.example/m"]), Ok(None));
+        assert!(find(r#"{"credsStore":"../evil"}"#, &["new.example/m"]).is_err());
+        let unlisted = r#"{"credsStore":"desktop"}"#;
+        assert_eq!(find(unlisted, &hub), kept("desktop", "https://index.docker.io/v1/"));
     }
 
     #[test]
@@ -333,7 +397,10 @@ mod tests {
         let place = Credentials::File(path.clone());
         assert!(place.check().unwrap_err().contains("chmod 600"));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(place.load().unwrap().find(&[]), Ok(Some(basic("user", "pass:word"))));
+        assert_eq!(
+            place.load().unwrap().find(&[]),
+            Ok(Some(Found::Here(basic("user", "pass:word"))))
+        );
         std::fs::write(&path, "no colon").unwrap();
         assert!(place.check().unwrap_err().contains("user:password"));
     }

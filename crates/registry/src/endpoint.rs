@@ -2,18 +2,15 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::Path;
-use std::sync::Arc;
 
 use http::HeaderValue;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use url::{Host, Url};
 use wire::control::{Kind, Repository, Source};
 
-use crate::config::{Config, ConfigError, Credentials};
+use crate::config::{Config, ConfigError, Credentials, RegistryConfig};
 use crate::credentials::{self, Credential};
 use crate::error::RegistryError;
+use crate::tls;
 
 /// Docker Hub's name in references, and the host that serves it.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
@@ -27,10 +24,10 @@ const MAX_TAG: usize = 128;
 /// The registries that a client can reach.
 pub(crate) struct Endpoints {
     config: Config,
-    /// For every registry that has no CA of its own.
+    /// For every registry that has nothing of its own.
     http: reqwest::Client,
-    /// By registry name.
-    with_ca: HashMap<String, reqwest::Client>,
+    /// For those with a CA or a client certificate, by registry name.
+    particular: HashMap<String, reqwest::Client>,
 }
 
 /// One repository, as it is reached.
@@ -60,24 +57,20 @@ impl Endpoints {
                 reason,
             })?;
         }
-        let system = system_roots();
-        let mut with_ca = HashMap::new();
+        let system = tls::system_roots();
+        let mut particular = HashMap::new();
         for (name, registry) in &config.registries {
             if let Some(endpoint) = &registry.endpoint {
                 base(endpoint, false).ok_or_else(|| ConfigError::Host(endpoint.clone()))?;
             }
-            if let Some(path) = &registry.ca_file {
-                let roots = add_ca(system.clone(), path).map_err(|reason| ConfigError::Ca {
-                    registry: name.clone(),
-                    path: path.clone(),
-                    reason,
-                })?;
-                with_ca.insert(name.clone(), http_client(&config, roots)?);
+            if registry.wants_tls() {
+                let tls = tls::particular(&system, name, registry)?;
+                particular.insert(name.clone(), http_client(&config, tls)?);
             }
         }
         Ok(Self {
-            http: http_client(&config, system)?,
-            with_ca,
+            http: http_client(&config, tls::general(system)?)?,
+            particular,
             config,
         })
     }
@@ -104,7 +97,7 @@ impl Endpoints {
         let host = self.host(name);
         let base =
             base(host, self.is_plain(name, host)).ok_or_else(|| invalid("registry", name, "write HOST[:PORT]"))?;
-        let http = self.with_ca.get(name).unwrap_or(&self.http).clone();
+        let http = self.particular.get(name).unwrap_or(&self.http).clone();
         Ok(Endpoint {
             repository: repository.clone(),
             base,
@@ -149,9 +142,9 @@ impl Endpoints {
                 .any(|entry| entry == name || entry == without_port(name))
         };
         let configured = self.config.registries.get(name);
-        // Whoever names a CA wants TLS, on loopback too.
-        let has_ca = configured.is_some_and(|registry| registry.ca_file.is_some());
-        let loopback = || !has_ca && base(host, true).is_some_and(|base| is_loopback(&base));
+        // Whoever names certificates wants TLS, on loopback too.
+        let encrypted = configured.is_some_and(RegistryConfig::wants_tls);
+        let loopback = || !encrypted && base(host, true).is_some_and(|base| is_loopback(&base));
         configured.is_some_and(|registry| registry.plain_http) || listed(name) || listed(host) || loopback()
     }
 }
@@ -246,39 +239,9 @@ fn is_tag(tag: &str) -> bool {
         && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-')
 }
 
-fn system_roots() -> rustls::RootCertStore {
-    let loaded = rustls_native_certs::load_native_certs();
-    let mut roots = rustls::RootCertStore::empty();
-    let (good, _) = roots.add_parsable_certificates(loaded.certs);
-    if good == 0 {
-        tracing::warn!(errors = ?loaded.errors, "no system CA certificates: HTTPS registries need a `ca_file`");
-    }
-    roots
-}
-
-fn add_ca(mut roots: rustls::RootCertStore, path: &Path) -> Result<rustls::RootCertStore, String> {
-    let before = roots.len();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| e.to_string())? {
-        roots
-            .add(certificate.map_err(|e| e.to_string())?)
-            .map_err(|e| e.to_string())?;
-    }
-    if roots.len() == before {
-        Err("no certificate in it".to_owned())
-    } else {
-        Ok(roots)
-    }
-}
-
 /// An HTTP client that follows no redirects and uses no proxy from the environment: we do the first ourselves, and the
 /// second would send a cluster's own addresses through it.
-fn http_client(config: &Config, roots: rustls::RootCertStore) -> Result<reqwest::Client, ConfigError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| ConfigError::Http(e.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+fn http_client(config: &Config, tls: rustls::ClientConfig) -> Result<reqwest::Client, ConfigError> {
     let agent =
         HeaderValue::from_str(&config.user_agent).map_err(|_| ConfigError::UserAgent(config.user_agent.clone()))?;
     reqwest::Client::builder()

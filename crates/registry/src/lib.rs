@@ -8,6 +8,8 @@
 //! - **Credentials are the last resort.** Every repository is tried anonymously first, so that [`wire::control::Access`]
 //!   is known and not guessed; credentials go to the registry and its token endpoint only, never along a redirect to
 //!   another host, and never into an error, a log line or a `Debug` output.
+//! - **A client's credential is the client's** ([`Client::on_behalf`]): it is shown to the registry unchanged, instead of the
+//!   operator's and never beside it, and is kept by whoever asks with it only.
 //! - **Errors say whose fault they are** ([`RegistryError::fault`]) and what a client should see
 //!   ([`RegistryError::to_failure`]).
 //!
@@ -26,16 +28,18 @@ mod config;
 pub mod credentials;
 mod endpoint;
 mod error;
+mod helper;
 mod meter;
 mod request;
 mod retry;
 mod stream;
+mod tls;
 pub mod token;
 mod turns;
 
 pub use blob::BlobReader;
 pub use client::{Client, Head, Manifest};
-pub use config::{Config, ConfigError, Credentials, RegistryConfig};
+pub use config::{ClientCertificate, Config, ConfigError, Credentials, RegistryConfig};
 pub use error::{Fault, Lie, RegistryError};
 pub use meter::{Meter, RequestKind};
 pub use stream::RangeStream;

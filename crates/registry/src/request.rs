@@ -13,7 +13,7 @@ use wire::control::Access;
 
 use crate::auth::Grant;
 use crate::body;
-use crate::client::Client;
+use crate::client::{Asker, Client};
 use crate::endpoint::{Endpoint, is_local_address};
 use crate::error::{Lie, RegistryError};
 use crate::meter::RequestKind;
@@ -66,8 +66,21 @@ pub(crate) struct Answered {
 }
 
 impl Client {
-    /// Asks once, with whatever authorisation the repository turns out to want.
+    /// Asks once: with a client's credential, or with whatever authorisation the repository turns out to want.
     pub(crate) async fn attempt(&self, ask: &Ask<'_>) -> Result<Answered, RegistryError> {
+        match self.asker() {
+            Asker::Node => self.attempt_as_node(ask).await,
+            Asker::Client(authorization) => self.attempt_with(ask, &Grant::of_client(authorization)).await,
+            Asker::Stranger => self.attempt_with(ask, &Grant::of_stranger()).await,
+        }
+    }
+
+    async fn attempt_with(&self, ask: &Ask<'_>, grant: &Grant) -> Result<Answered, RegistryError> {
+        let response = self.send(ask, ask.url.clone(), grant.header()).await?;
+        self.settle(ask, response, grant).await
+    }
+
+    async fn attempt_as_node(&self, ask: &Ask<'_>) -> Result<Answered, RegistryError> {
         let session = self.session(ask.endpoint);
         let mut refusal: Option<RegistryError> = None;
         for _ in 0..MAX_ROUNDS {
@@ -86,7 +99,8 @@ impl Client {
                 break;
             }
         }
-        Err(refusal.expect("the loop has run, and went on only after a refusal"))
+        let refusal = refusal.expect("the loop has run, and went on only after a refusal");
+        Err(as_to_strangers(refusal, session.challenge().await))
     }
 
     /// Asks the storage that a registry redirected to before. `None`: it no longer accepts that URL.
@@ -218,6 +232,32 @@ fn prefer_challenge(refusal: Option<RegistryError>, error: RegistryError) -> Reg
     }
 }
 
+/// A client is told how to do better in the words that the registry has for those who come with nothing: what it says of
+/// this node's own token is not about the client, and a 403 to one that it gives to anybody says nothing at all.
+fn as_to_strangers(refusal: RegistryError, to_strangers: Option<String>) -> RegistryError {
+    match (refusal, to_strangers) {
+        (
+            RegistryError::Refused {
+                request,
+                status: 401 | 403,
+                detail,
+                retry_after,
+                challenge: _,
+                redirected: false,
+            },
+            Some(challenge),
+        ) => RegistryError::Refused {
+            request,
+            status: 401,
+            detail,
+            retry_after,
+            challenge: Some(challenge),
+            redirected: false,
+        },
+        (refusal, _) => refusal,
+    }
+}
+
 fn is_blob(url: &Url) -> bool {
     url.path().rsplit('/').nth(1) == Some("blobs")
 }
@@ -263,11 +303,15 @@ async fn refused(ask: &Ask<'_>, response: Response, redirected: bool) -> Registr
     } else {
         None
     };
+    let rate_limit = answer::rate_limit(response.headers()).filter(|_| status == 429);
     // Only the registry's own words: a storage's error may quote the signed request.
     let mut detail = None;
     if !redirected && ask.method != Method::HEAD {
         let body = body::collect(response, MAX_ERROR_BODY, ERROR_BODY_TIMEOUT, "error", |_| ()).await;
         detail = body.ok().and_then(|body| answer::error_detail(&body));
+    }
+    if let Some(limit) = rate_limit {
+        detail = Some(detail.map_or_else(|| limit.clone(), |detail| format!("{detail} ({limit})")));
     }
     RegistryError::Refused {
         request: ask.shown(),

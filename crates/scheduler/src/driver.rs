@@ -232,6 +232,6 @@ const fn kind(request: &Request) -> &'static str {
         Request::Report { .. } => "report",
         Request::Upstream { .. } => "upstream",
         Request::Preheat { .. } => "preheat",
-        Request::Update { .. } | Request::Lookup { .. } => "other",
+        Request::Update { .. } | Request::Lookup { .. } | Request::Authorised { .. } | Request::Lend { .. } => "other",
     }
 }

@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use minicbor::{Decode, Encode};
 use piece::{Blob, Digest, Midstate, NodeId};
 
+use crate::authorization::Authorization;
+
 /// The most bytes in a control message.
 pub const MAX_CONTROL: usize = 1 << 20;
 /// The most bytes of a relayed upstream body (a page of tags, a referrers index).
@@ -150,9 +152,12 @@ pub enum Access {
     /// Anybody may read it: the registry answered an anonymous request for it.
     #[n(0)]
     Public,
-    /// The registry wanted credentials.
+    /// The registry wanted credentials, and those that operators gave their nodes were enough.
     #[n(1)]
     Private,
+    /// The registry wanted credentials, and accepted a client's. Whether the nodes' would be enough is not known.
+    #[n(2)]
+    Personal,
 }
 
 /// What a node holds, or is fetching, of one blob.
@@ -331,6 +336,9 @@ pub enum Query {
         #[n(1)]
         query: String,
     },
+    /// `/v2/` itself, whatever the repository's name; its answer is an empty [`UpstreamAnswer::Document`] or the challenge.
+    #[n(4)]
+    Ping,
 }
 
 /// What a registry answered.
@@ -349,7 +357,7 @@ pub enum UpstreamAnswer {
         #[n(2)]
         access: Access,
     },
-    /// To [`Query::Tags`] and [`Query::Referrers`]: the registry's answer.
+    /// To [`Query::Tags`], [`Query::Referrers`] and [`Query::Ping`]: the registry's answer.
     #[n(1)]
     Document {
         /// The body, at most [`MAX_RELAYED_BODY`] bytes.
@@ -503,6 +511,31 @@ pub enum Request {
         #[n(1)]
         to: Option<Role>,
     },
+    /// Peer to seed, never through a scheduler: ask the registry with exactly this credential, or with none at all, and tell
+    /// me what it says.
+    #[n(7)]
+    Authorised {
+        /// What is asked.
+        #[n(0)]
+        upstream: Upstream,
+        /// A client's credential; absent: the registry's words to a client without any are wanted.
+        #[n(1)]
+        authorization: Option<Authorization>,
+    },
+    /// Peer to the reader of a blob, or to who will be: a client of mine who wants this blob lends you its credential, for
+    /// this content only.
+    #[n(8)]
+    Lend {
+        /// Which blob.
+        #[n(0)]
+        digest: Digest,
+        /// Where it is to be read.
+        #[n(1)]
+        source: Source,
+        /// The credential.
+        #[n(2)]
+        authorization: Authorization,
+    },
 }
 
 /// Everything that is answered on the control plane.
@@ -532,7 +565,7 @@ pub enum Response {
         #[n(1)]
         swarms: Vec<(Digest, Swarm)>,
     },
-    /// To [`Request::Upstream`].
+    /// To [`Request::Upstream`] and [`Request::Authorised`].
     #[n(3)]
     Upstream {
         /// What the registry said.
@@ -552,7 +585,7 @@ pub enum Response {
         #[n(2)]
         holding: Option<Holding>,
     },
-    /// To [`Request::Update`] and [`Request::Preheat`].
+    /// To [`Request::Update`], [`Request::Preheat`] and [`Request::Lend`].
     #[n(5)]
     Taken,
     /// The request cannot be served by this node.

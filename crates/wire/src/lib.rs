@@ -6,10 +6,12 @@
 //!
 //! This crate does no I/O, reads no clock and holds no global state.
 
+mod authorization;
 mod codec;
 pub mod control;
 pub mod exchange;
 
+pub use authorization::{Authorization, InvalidAuthorization, MAX_AUTHORIZATION};
 pub use codec::{DecodeError, FrameBuffer, decode, encode, encode_frame};
 
 /// The version both ends of a connection must share. Raised only when messages change in a way that old nodes would

@@ -19,7 +19,9 @@ pub mod process;
 pub mod proxy;
 pub mod pulling;
 pub mod registry;
+pub mod secrets;
 pub mod throttle;
+pub mod tokens;
 pub mod tree;
 pub mod wait;
 
@@ -32,6 +34,20 @@ pub use proxy::Proxy;
 pub use pulling::Pulling;
 pub use registry::Registry;
 pub use throttle::Throttle;
+
+/// Base64, as `Authorization` has it.
+pub fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * place)) as usize & 63];
+            text.push(if place > chunk.len() { '=' } else { char::from(digit) });
+        }
+    }
+    text
+}
 
 /// Whether the big counts are asked for (`tests/run --long`).
 pub fn long() -> bool {

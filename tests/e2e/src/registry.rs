@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::access_log::Entry;
+use crate::tokens::Tokens;
 use crate::{Lab, Model, Process, tree, wait};
 
 /// The name of the one user of a private registry.
@@ -55,6 +56,16 @@ impl Registry {
         Self::on(&lab.dir(name), name, &root, &lab.log(name), service)
     }
 
+    /// A registry with these models for those to whom this server gives tokens.
+    pub fn with_tokens(lab: &Lab, name: &str, models: &[&Model], tokens: &Tokens) -> Self {
+        let root = lab.dir(format!("{name}-storage"));
+        for model in models {
+            link_tree(model.storage(), &root);
+        }
+        let (dir, log) = (lab.dir(name), lab.log(name));
+        Self::configured(&dir, name, &root, &log, (&tokens.registry_config(), ""))
+    }
+
     /// A registry on a storage directory, whose own files go to `dir`.
     pub(crate) fn on(dir: &Path, name: &str, storage: &Path, log: &Path, service: Service) -> Self {
         let (auth, tls) = match service {
@@ -62,6 +73,10 @@ impl Registry {
             Service::Private => (private(dir), String::new()),
             Service::Encrypted => (String::new(), encrypted(dir)),
         };
+        Self::configured(dir, name, storage, log, (&auth, &tls))
+    }
+
+    fn configured(dir: &Path, name: &str, storage: &Path, log: &Path, (auth, tls): (&str, &str)) -> Self {
         let config = dir.join("config.yml");
         let text = format!(
             "version: 0.1\n\
@@ -118,11 +133,11 @@ impl Registry {
         text.lines().filter_map(Entry::parse).collect()
     }
 
-    /// Bytes of a blob that it has sent, by finished responses.
+    /// Bytes of a blob that it has sent, by finished responses; not those of its refusals.
     pub fn bytes_of(&self, digest: &str) -> u64 {
         self.requests()
             .iter()
-            .filter(|entry| entry.reads_blob(digest))
+            .filter(|entry| entry.reads_blob(digest) && entry.status < 300)
             .map(|entry| entry.bytes)
             .sum()
     }

@@ -1,5 +1,7 @@
 //! What nodes and schedulers say on the control plane.
 
+use http::HeaderValue;
+use wire::Authorization;
 use wire::control::{Holding, Request, Response, Swarm};
 
 use crate::Decoder;
@@ -23,6 +25,8 @@ fn check(bytes: &[u8]) {
             geometry(blob);
         }),
         Some(Request::Update { swarm, .. }) => told(&swarm),
+        Some(Request::Lend { authorization, .. }) => shown(&authorization),
+        Some(Request::Authorised { authorization, .. }) => authorization.iter().for_each(shown),
         Some(Request::Join { .. } | Request::Upstream { .. } | Request::Lookup { .. }) | None => {}
     }
     match round_trip::<Response>(bytes) {
@@ -38,6 +42,13 @@ fn check(bytes: &[u8]) {
         )
         | None => {}
     }
+}
+
+/// A credential is fit for a header, and names somebody.
+fn shown(authorization: &Authorization) {
+    let text = authorization.expose();
+    assert!(HeaderValue::from_str(text).is_ok() && text.len() <= wire::MAX_AUTHORIZATION);
+    assert_eq!(Authorization::from_header(text), Ok(Some(authorization.clone())));
 }
 
 fn holding(holding: &Holding) {

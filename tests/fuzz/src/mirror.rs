@@ -12,6 +12,7 @@ use mirror::{BlobContent, Config, Content, Cut, Document, Meter, Opened, Request
 use piece::{Blob, Digest};
 use tokio::runtime::Runtime;
 use tower::ServiceExt as _;
+use wire::Authorization;
 use wire::control::{Failure, Kind, Query, Repository, Source, Upstream};
 
 use crate::Decoder;
@@ -202,7 +203,18 @@ impl Node {
 }
 
 impl Content for Node {
-    async fn resolve(&self, repository: &Repository, tag: &str) -> Result<Resolved, Failure> {
+    async fn ping(&self, registry: &str, _: Option<&Authorization>) -> Result<(), Failure> {
+        std::future::ready(()).await;
+        assert!(mirror::parse_host(registry).is_ok());
+        Ok(())
+    }
+
+    async fn resolve(
+        &self,
+        repository: &Repository,
+        tag: &str,
+        _: Option<&Authorization>,
+    ) -> Result<Resolved, Failure> {
         std::future::ready(()).await;
         let said = self.note(Asked::Tag(repository.clone(), tag.to_owned()));
         let media_type = said.media_type.unwrap_or_default();
@@ -213,7 +225,13 @@ impl Content for Node {
         Ok(Resolved { blob, media_type })
     }
 
-    async fn open(&self, source: &Source, digest: &Digest, _: u64) -> Result<Opened, Failure> {
+    async fn open(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        _: Option<&Authorization>,
+        _: u64,
+    ) -> Result<Opened, Failure> {
         std::future::ready(()).await;
         let said = self.note(Asked::Content(source.repository.clone(), *digest));
         // A manifest of which nobody knows the type is looked into.
@@ -234,7 +252,7 @@ impl Content for Node {
         })
     }
 
-    async fn document(&self, upstream: Upstream) -> Result<Document, Failure> {
+    async fn document(&self, upstream: Upstream, _: Option<&Authorization>) -> Result<Document, Failure> {
         std::future::ready(()).await;
         let said = self.note(Asked::Document(upstream.repository));
         let (Query::Tags { .. } | Query::Referrers { .. }) = upstream.query else {

@@ -6,7 +6,7 @@ use http::header::{CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use registry::answer::{self, ContentRange};
 use registry::challenge::{self, Bearer, Challenge};
-use registry::credentials::{Credential, DockerConfig};
+use registry::credentials::{Credential, DockerConfig, Found};
 use registry::token::Token;
 
 use crate::Decoder;
@@ -130,7 +130,7 @@ fn credentials(bytes: &[u8]) {
             return;
         }
     };
-    let Some(credential) = found else { return };
+    let Some(Found::Here(credential)) = found else { return };
     assert!(format!("{credential:?}").ends_with("(redacted)"));
     match &credential {
         Credential::Basic { user, password } => {

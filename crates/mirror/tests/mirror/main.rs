@@ -3,6 +3,7 @@
 
 mod addressing;
 mod bodies;
+mod credentials;
 mod failures;
 mod node;
 mod pulls;

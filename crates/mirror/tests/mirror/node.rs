@@ -13,6 +13,7 @@ use mirror::{BlobContent, Config, Content, Cut, Document, Limits, Meter, Opened,
 use piece::{Blob, Digest};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
+use wire::Authorization;
 use wire::control::{Failure, Repository, Source, Upstream};
 
 pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -131,6 +132,8 @@ pub(crate) struct Node {
     /// HEADs are answered without opening anything.
     pub(crate) has_probe: Mutex<bool>,
     pub(crate) metered: Mutex<Vec<(RequestKind, u16)>>,
+    /// What clients have shown, request by request.
+    pub(crate) shown: Mutex<Vec<Option<String>>>,
     pub(crate) metered_bytes: AtomicU64,
 }
 
@@ -188,17 +191,42 @@ impl Node {
     }
 }
 
+impl Node {
+    fn show(&self, client: Option<&Authorization>) {
+        let text = client.map(|client| client.expose().to_owned());
+        self.shown.lock().unwrap().push(text);
+    }
+}
+
 fn name(repository: &Repository) -> String {
     format!("{} {}", repository.registry, repository.name)
 }
 
 impl Content for Node {
-    async fn resolve(&self, repository: &Repository, tag: &str) -> Result<Resolved, Failure> {
+    async fn ping(&self, registry: &str, client: Option<&Authorization>) -> Result<(), Failure> {
+        self.show(client);
+        self.enter(format!("ping {registry}")).await
+    }
+
+    async fn resolve(
+        &self,
+        repository: &Repository,
+        tag: &str,
+        client: Option<&Authorization>,
+    ) -> Result<Resolved, Failure> {
+        self.show(client);
         self.enter(format!("resolve {} {tag}", name(repository))).await?;
         self.tags.lock().unwrap().get(tag).cloned().ok_or_else(|| failure(404))
     }
 
-    async fn open(&self, source: &Source, digest: &Digest, from: u64) -> Result<Opened, Failure> {
+    async fn open(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        client: Option<&Authorization>,
+        from: u64,
+    ) -> Result<Opened, Failure> {
+        self.show(client);
         let from = if from > 0 {
             format!(" from {from}")
         } else {
@@ -224,7 +252,7 @@ impl Content for Node {
         })
     }
 
-    async fn probe(&self, source: &Source, digest: &Digest) -> Result<Probed, Failure> {
+    async fn probe(&self, source: &Source, digest: &Digest, client: Option<&Authorization>) -> Result<Probed, Failure> {
         if *self.has_probe.lock().unwrap() {
             let blob = Blob {
                 digest: *digest,
@@ -235,14 +263,15 @@ impl Content for Node {
                 media_type: Some(MANIFEST_TYPE.to_owned()),
             });
         }
-        let opened = self.open(source, digest, 0).await?;
+        let opened = self.open(source, digest, client, 0).await?;
         Ok(Probed {
             blob: opened.blob,
             media_type: opened.media_type,
         })
     }
 
-    async fn document(&self, upstream: Upstream) -> Result<Document, Failure> {
+    async fn document(&self, upstream: Upstream, client: Option<&Authorization>) -> Result<Document, Failure> {
+        self.show(client);
         self.enter(format!("document {} {:?}", name(&upstream.repository), upstream.query))
             .await?;
         self.document.lock().unwrap().clone().ok_or_else(|| failure(404))

@@ -259,6 +259,7 @@ fn node_defaults() -> peer::Config {
         http: httpd::Limits::default(),
         local_access: LocalAccess::default(),
         access_ttl: Duration::from_secs(300),
+        access_grace: Duration::ZERO,
         tag_ttl: Duration::from_secs(10),
         buffers: 96 << 20,
         rates: peer::Rates::default(),

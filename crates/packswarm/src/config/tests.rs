@@ -82,16 +82,29 @@ fn every_option_of_a_registry_changes_something() {
         .iter()
         .find(|section| section.name == "registry")
         .unwrap();
-    assert_eq!(registry.named.len(), 5);
+    assert_eq!(registry.named.len(), 7);
     for option in registry.named {
         let value = if option.example == "true" {
             "true".to_owned()
         } else {
             format!("\"{}\"", option.example)
         };
-        let text = format!("[registry.\"r.example:5000\"]\n{} = {value}", option.key);
-        assert_ne!(of(&text), before, "{} changes nothing", option.key);
+        let other_half = match option.key {
+            "client_cert" => "\nclient_key = \"half\"",
+            "client_key" => "\nclient_cert = \"half\"",
+            _ => "",
+        };
+        let text = format!("[registry.\"r.example:5000\"]\n{} = {value}{other_half}", option.key);
+        let with = of(&text);
+        assert_ne!(with, before, "{} changes nothing", option.key);
+        assert!(
+            value == "true" || with.contains(option.example),
+            "{} is lost",
+            option.key
+        );
     }
+    let half = "[registry.\"r.example\"]\nclient_cert = \"a\"";
+    assert!(refused::<PeerFile>(half, &[]).contains("only one of client_cert and client_key"));
     let both = "[registry.\"r.example\"]\ncredentials_file = \"a\"\ndocker_config = \"b\"";
     assert!(refused::<PeerFile>(both, &[]).contains("[registry.\"r.example\"] has both"));
 }

@@ -35,6 +35,7 @@ pub(crate) async fn start(role: Role, dir: &TempDir, bootstrap: Vec<String>, key
         http: httpd::Limits::default(),
         local_access: LocalAccess::Public,
         access_ttl: Duration::from_secs(300),
+        access_grace: Duration::ZERO,
         tag_ttl: Duration::from_secs(10),
         buffers: 96 << 20,
         rates: peer::Rates::default(),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod askers;
 mod authentication;
 mod blobs;
 mod contents;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use registry::{Client, Config, ConfigError, RegistryConfig, RegistryError};
+use registry::{Client, ClientCertificate, Config, ConfigError, RegistryConfig, RegistryError};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::TlsAcceptor;
 use wire::control::Repository;
@@ -66,4 +66,70 @@ async fn a_custom_ca_is_trusted_and_another_is_not() {
 
     std::fs::write(&ca, "no PEM").unwrap();
     assert!(matches!(client(&name, &ca), Err(ConfigError::Ca { .. })));
+}
+
+#[tokio::test]
+async fn a_client_certificate_says_who_we_are() {
+    let (server_pair, own, other) = (pair(), pair(), pair());
+    let mut known = rustls::RootCertStore::empty();
+    known.add(own.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(known), Arc::clone(&provider));
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(server_pair.key_pair.serialize_der()));
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(vec![server_pair.cert.der().clone()], key)
+        .unwrap();
+    let server = Server::start_with(|_, _| Reply::new(200, "{}"), Some(TlsAcceptor::from(Arc::new(tls)))).await;
+    let name = format!("localhost:{}", server.address.port());
+    let repository = Repository {
+        registry: name.clone(),
+        name: "org/model".into(),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str, mode: u32| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        path
+    };
+    let ca = file("ca.pem", &server_pair.cert.pem(), 0o644);
+    let certificate = file("client.pem", &own.cert.pem(), 0o644);
+    let with = |client_certificate| {
+        let registry = RegistryConfig {
+            ca_file: Some(ca.clone()),
+            client_certificate,
+            ..RegistryConfig::default()
+        };
+        Client::new(Config {
+            registries: [(name.clone(), registry)].into(),
+            retries: 0,
+            ..config()
+        })
+    };
+    let shown = |key| {
+        let certificate = certificate.clone();
+        with(Some(ClientCertificate { certificate, key }))
+    };
+    let key = file("client.key", &own.key_pair.serialize_pem(), 0o600);
+    let read = shown(key).unwrap().manifest(&repository, "v1").await.unwrap();
+    assert_eq!(read.body, b"{}");
+    assert!(
+        with(None).unwrap().manifest(&repository, "v1").await.is_err(),
+        "who are we?"
+    );
+
+    let readable = file("readable.key", &own.key_pair.serialize_pem(), 0o644);
+    let foreign = file("foreign.key", &other.key_pair.serialize_pem(), 0o600);
+    for (key, reason) in [(readable, "chmod 600"), (foreign, "does not go with")] {
+        let error = shown(key).unwrap_err();
+        assert!(matches!(error, ConfigError::ClientCertificate { .. }), "{error}");
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+}
+
+fn pair() -> rcgen::CertifiedKey {
+    rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap()
 }

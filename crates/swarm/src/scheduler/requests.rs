@@ -96,9 +96,11 @@ impl Scheduler {
                 return Owed::Nothing;
             }
             Request::Preheat { blobs, to } => self.preheat(now, blobs, to.unwrap_or(Role::Seed), out),
-            Request::Update { .. } | Request::Lookup { .. } => Response::Refused {
-                reason: "a scheduler holds no blobs: ask a node".into(),
-            },
+            Request::Update { .. } | Request::Lookup { .. } | Request::Authorised { .. } | Request::Lend { .. } => {
+                Response::Refused {
+                    reason: "a scheduler holds no blobs: ask a node".into(),
+                }
+            }
         };
         out.push(Output::Reply { id, response });
         Owed::Nothing
@@ -114,6 +116,8 @@ impl Scheduler {
             let why = "it is wanted from too many repositories at the same time";
             return Err(overloaded(digest, why));
         };
+        // A registry that wants credentials refuses whoever asked before; who asks now may bring what it wants.
+        state.sources.get_mut(index).forget_refusal();
         if let Some(failure) = state.sources.get(index).failure(now) {
             let finding = Finding::Failure(failure.clone());
             self.news.tell_finding(*from, digest, source, finding);

@@ -206,6 +206,11 @@ impl SourceState {
             .map(|(_, failure)| failure)
     }
 
+    /// A failure that is about who asked, and not about the content, no longer counts.
+    pub(super) fn forget_refusal(&mut self) {
+        self.failed.take_if(|(_, failure)| matches!(failure.status, 401 | 403));
+    }
+
     /// A node has lost or given back a lease.
     pub(super) fn try_by(&mut self, node: NodeId) {
         remember(&mut self.tried, node);

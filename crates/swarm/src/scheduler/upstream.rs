@@ -363,7 +363,7 @@ fn check_upstream(upstream: &Upstream) -> Result<(), String> {
     let length = match &upstream.query {
         Query::Tag { tag } => tag.len(),
         Query::Tags { query } | Query::Referrers { query, .. } => query.len(),
-        Query::Probe { .. } => 0,
+        Query::Probe { .. } | Query::Ping => 0,
     };
     if length > MAX_QUERY {
         return Err(format!("a tag or query string has at most {MAX_QUERY} bytes"));
@@ -376,9 +376,9 @@ fn fits(query: &Query, answer: &UpstreamAnswer) -> bool {
     match (query, answer) {
         (_, UpstreamAnswer::Failed { .. }) | (Query::Tag { .. }, UpstreamAnswer::Content { .. }) => true,
         (Query::Probe { digest, .. }, UpstreamAnswer::Content { blob, .. }) => blob.digest == *digest,
-        (Query::Tags { .. } | Query::Referrers { .. }, UpstreamAnswer::Document { .. }) => true,
+        (Query::Tags { .. } | Query::Referrers { .. } | Query::Ping, UpstreamAnswer::Document { .. }) => true,
         (Query::Tag { .. } | Query::Probe { .. }, UpstreamAnswer::Document { .. })
-        | (Query::Tags { .. } | Query::Referrers { .. }, UpstreamAnswer::Content { .. }) => false,
+        | (Query::Tags { .. } | Query::Referrers { .. } | Query::Ping, UpstreamAnswer::Content { .. }) => false,
     }
 }
 

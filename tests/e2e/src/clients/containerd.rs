@@ -63,8 +63,17 @@ impl Containerd {
 
     /// `ctr content fetch`.
     pub fn fetch(&self, reference: &str) -> Command {
+        self.fetch_as(reference, None)
+    }
+
+    /// The same with `USER:PASSWORD`.
+    pub fn fetch_as(&self, reference: &str, user: Option<&str>) -> Command {
         let hosts = self.hosts.to_string_lossy();
-        self.ctr(&["content", "fetch", "--plain-http", "--hosts-dir", &hosts, reference])
+        let mut command = self.ctr(&["content", "fetch", "--plain-http", "--hosts-dir", &hosts]);
+        command
+            .args(user.iter().flat_map(|user| ["--user", *user]))
+            .arg(reference);
+        command
     }
 
     /// Where it keeps a blob.

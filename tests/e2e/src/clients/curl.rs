@@ -15,6 +15,20 @@ const PARALLEL: &str = "8";
 /// Fetches every blob of a model into `to`, under the hexadecimal digest, in ranges of `range` bytes that are written to
 /// files of their own (`HEX.NUMBER`); the manifest into `manifest`.
 pub fn curl(lab: &Lab, mirror: SocketAddr, registry: SocketAddr, model: &Model, range: u64, to: &Path) -> Command {
+    curl_as(lab, (mirror, registry), model, range, to, None)
+}
+
+/// The same from a mirror of a registry, with an `Authorization`.
+pub fn curl_as(
+    lab: &Lab,
+    (mirror, registry): (SocketAddr, SocketAddr),
+    model: &Model,
+    range: u64,
+    to: &Path,
+    authorization: Option<&str>,
+) -> Command {
+    let shown = authorization.map(|shown| format!("header = \"Authorization: {shown}\"\n"));
+    let shown = shown.unwrap_or_default();
     let base = format!("http://{mirror}/v2/{}", model.repository());
     let mut config = String::new();
     let mut part = |url: &str, range: Option<(u64, u64)>, file: &str| {
@@ -27,7 +41,7 @@ pub fn curl(lab: &Lab, mirror: SocketAddr, registry: SocketAddr, model: &Model, 
         );
         write!(
             config,
-            "{text}header = \"Accept: application/vnd.oci.image.manifest.v1+json\"\nnext\n"
+            "{text}{shown}header = \"Accept: application/vnd.oci.image.manifest.v1+json\"\nnext\n"
         )
         .expect("strings take everything");
     };

@@ -19,8 +19,13 @@ pub fn skopeo(lab: &Lab, registry: SocketAddr, mirror: SocketAddr, reference: &s
 
 /// The same with a `registries.conf`, or a drop-in file, that somebody else has written.
 pub fn skopeo_with(lab: &Lab, config: &Path, reference: &str, to: &Path) -> Command {
+    skopeo_as(config, reference, to, &lab.file("no-auth.json", "{}"))
+}
+
+/// The same with the credentials in this file.
+pub fn skopeo_as(config: &Path, reference: &str, to: &Path, auth: &Path) -> Command {
     let mut command = Command::new("skopeo");
-    command.env("REGISTRY_AUTH_FILE", lab.file("no-auth.json", "{}"));
+    command.env("REGISTRY_AUTH_FILE", auth);
     command.arg("--registries-conf").arg(config).arg("--insecure-policy");
     command
         .arg("copy")

@@ -50,13 +50,18 @@ impl Mirror {
 section! {
     /// Who may read what.
     Access in peer::Config;
-    /// Whom this node gives content that its registry does not serve to everybody: `public`, nobody; `node`, everybody who
-    /// reaches its mirror may read whatever the node's own credentials can.
+    /// Whom this node gives content that its registry does not serve to everybody: `public`, clients whose own credentials the
+    /// registry accepts for it; `node`, besides them everybody who reaches its mirror, whatever the nodes' credentials can read.
     #[serde(with = "local_access")]
     local => local_access: LocalAccess, "node";
-    /// How long a registry's verdict on who may read a content counts: so long a change of mind may go unnoticed.
+    /// How long a registry's verdict on who may read a content counts: so long a change of mind may go unnoticed. On a client's
+    /// token it never counts longer than the token itself.
     #[serde(with = "time")]
     ttl => access_ttl: Duration, "1m";
+    /// How much longer it counts while the registry cannot be asked, so that what was served before is served in its outage;
+    /// for a client's token still no longer than the token itself. 0: whoever must be asked about is refused then.
+    #[serde(with = "time")]
+    grace => access_grace: Duration, "1h";
 }
 
 /// [`LocalAccess`] by its name.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use registry::{Credentials, RegistryConfig};
+use registry::{ClientCertificate, Credentials, RegistryConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::config::section::{SectionInfo, section};
@@ -19,7 +19,8 @@ section! {
     /// `HOST` (any port) or `HOST:PORT` of registries that speak plain HTTP: whoever is on the way reads and alters it,
     /// though altered blobs are refused. Loopback registries do so anyway.
     insecure => registry.insecure: Vec<String>, "registry.example:5000";
-    /// A Docker `config.json` with credentials for every registry that has none of its own. Unset: none.
+    /// A Docker `config.json` with credentials for every registry that has none of its own. The credential helpers that it
+    /// names are run. Unset: none.
     docker_config => registry.docker_config: Option<PathBuf>, "/etc/packswarm/docker.json";
     /// For a TCP and TLS handshake.
     #[serde(with = "time")]
@@ -60,6 +61,10 @@ section! {
     plain_http: bool = false, "true";
     /// PEM certificates to trust for it besides the system's. Unset: none.
     ca_file: Option<PathBuf> = None, "/etc/packswarm/ca.pem";
+    /// A PEM certificate chain by which this node shows it in TLS who it is; goes with `client_key`. Unset: none.
+    client_cert: Option<PathBuf> = None, "/etc/packswarm/client.pem";
+    /// The PEM private key of `client_cert`, in a file readable by its owner and at most its group. Unset: none.
+    client_key: Option<PathBuf> = None, "/etc/packswarm/client.key";
     /// A file with one line `user:password`, readable by its owner and at most its group, read when the registry asks. Unset: none.
     credentials_file: Option<PathBuf> = None, "/etc/packswarm/registry.credentials";
     /// A Docker `config.json` with its credentials. Unset: that of `[registry]`.
@@ -90,6 +95,9 @@ pub(crate) enum RegistryError {
         /// What is wrong.
         source: toml::de::Error,
     },
+    /// Half of a client certificate.
+    #[error("[registry.\"{0}\"] has only one of client_cert and client_key; each needs the other")]
+    HalfCertificate(String),
     /// Two sources of credentials.
     #[error("[registry.\"{0}\"] has both credentials_file and docker_config; which of the two?")]
     TwoCredentials(String),
@@ -112,6 +120,9 @@ impl TryFrom<toml::Table> for Registry {
             let host: Host = table.try_into().map_err(wrong)?;
             if host.credentials_file.is_some() && host.docker_config.is_some() {
                 return Err(RegistryError::TwoCredentials(name));
+            }
+            if host.client_cert.is_some() != host.client_key.is_some() {
+                return Err(RegistryError::HalfCertificate(name));
             }
             Ok((name, host))
         });
@@ -169,6 +180,10 @@ impl Host {
         RegistryConfig {
             plain_http: self.plain_http,
             ca_file: self.ca_file,
+            client_certificate: self
+                .client_cert
+                .zip(self.client_key)
+                .map(|(certificate, key)| ClientCertificate { certificate, key }),
             credentials: credentials.or(self.docker_config.map(Credentials::DockerConfig)),
             endpoint: self.endpoint,
         }

@@ -347,7 +347,7 @@ impl World {
         let (id, _, upstream) = self.asks.remove(which % self.asks.len());
         let of = match upstream.query {
             Query::Probe { digest, .. } => (0..BLOBS).map(blob_of).find(|blob| blob.digest == digest).unwrap(),
-            Query::Tag { .. } | Query::Tags { .. } | Query::Referrers { .. } => blob_of(0),
+            Query::Tag { .. } | Query::Tags { .. } | Query::Referrers { .. } | Query::Ping => blob_of(0),
         };
         let content = |access| UpstreamAnswer::Content {
             blob: of,
