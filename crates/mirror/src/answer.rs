@@ -165,11 +165,10 @@ impl<C: Content> Mirror<C> {
         }
     }
 
-    /// Of the registry that the request means, if that can be told: containers/image learns how to authenticate from here
-    /// alone. A mirror of many has nothing to ask of those who come.
+    /// A mirror of many registries has nothing to ask of those who come, unless the operator names the one to ask for.
     async fn ping(&self, ask: Ask<'_>) -> Result<Response, Refusal> {
-        if let Some(registry) = self.upstreams.of_ping(ask.query.ns.as_deref())? {
-            self.in_time(RequestKind::Ping, self.content.ping(&registry, ask.client.as_ref()))
+        if let Some(registry) = &self.upstreams.challenge {
+            self.in_time(RequestKind::Ping, self.content.ping(registry, ask.client.as_ref()))
                 .await?;
         }
         Ok(axum::Json(serde_json::json!({})).into_response())

@@ -11,6 +11,10 @@ pub struct Config {
     /// The registry of requests that name none (the Docker daemon's, conformance suites'). Default: none, they are
     /// answered 404.
     pub default_registry: Option<String>,
+    /// The registry whose challenge `/v2/` passes on to clients. containers/image (podman, CRI-O, skopeo) learns there, and
+    /// nowhere else, how to authenticate; it then wants a token of the registry for public content too. Default: none,
+    /// `/v2/` is open.
+    pub challenge: Option<String>,
     /// First path components that stand for a registry. Default: none.
     pub aliases: BTreeMap<String, String>,
     /// The only registries that are mirrored; empty means all. Default: all.
@@ -31,6 +35,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             default_registry: None,
+            challenge: None,
             aliases: BTreeMap::new(),
             allow: Vec::new(),
             registries: Vec::new(),
@@ -75,6 +80,7 @@ pub enum ConfigError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Upstreams {
     pub(crate) default_registry: Option<String>,
+    pub(crate) challenge: Option<String>,
     pub(crate) aliases: BTreeMap<String, String>,
     pub(crate) allow: BTreeSet<String>,
     /// Those in `allow`, and those named elsewhere.
@@ -99,9 +105,12 @@ impl Upstreams {
                 Err(ConfigError::NotAllowed { option, registry })
             }
         };
-        let default_registry = config.default_registry.as_ref();
-        let default_registry =
-            default_registry.map(|text| allowed("default_registry", host("default_registry", text)?));
+        let one = |option, text: &Option<String>| {
+            let registry = text.as_ref().map(|text| allowed(option, host(option, text)?));
+            registry.transpose()
+        };
+        let default_registry = one("default_registry", &config.default_registry)?;
+        let challenge = one("challenge", &config.challenge)?;
         let mut aliases = BTreeMap::new();
         for (alias, text) in &config.aliases {
             if !name::is_component(alias) {
@@ -112,7 +121,8 @@ impl Upstreams {
         let mut known = hosts("registry", &config.registries)?;
         known.extend(allow.iter().cloned());
         Ok(Self {
-            default_registry: default_registry.transpose()?,
+            default_registry,
+            challenge,
             aliases,
             allow,
             known,

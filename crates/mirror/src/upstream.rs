@@ -52,22 +52,6 @@ impl Upstreams {
         Ok(Repository { registry, name })
     }
 
-    /// The registry that `/v2/` itself means, if there is one: the query's, the default, or the only one that is mirrored.
-    pub(crate) fn of_ping(&self, ns: Option<&str>) -> Result<Option<String>, UpstreamError> {
-        let only = || match self.allow.first() {
-            Some(registry) if self.allow.len() == 1 => Some(registry.clone()),
-            Some(_) | None => None,
-        };
-        let Some(ns) = ns else {
-            return Ok(self.default_registry.clone().or_else(only));
-        };
-        let registry = name::parse_host(ns).map_err(UpstreamError::Namespace)?;
-        if !self.allow.is_empty() && !self.allow.contains(&registry) {
-            return Err(UpstreamError::NotAllowed(registry));
-        }
-        Ok(Some(registry))
-    }
-
     fn by_name<'n>(&self, name: &'n str) -> Result<(String, &'n str), UpstreamError> {
         if let Some((first, rest)) = name.split_once('/')
             && let Some(registry) = self.as_host(first)
@@ -210,29 +194,6 @@ mod tests {
                 Err(UpstreamError::NotAllowed(registry.to_owned()))
             );
         }
-    }
-
-    #[test]
-    fn a_ping_means_a_registry_where_one_can_be_told() {
-        let of = |change: fn(&mut Config), ns| upstreams(change).of_ping(ns);
-        assert_eq!(of(|_| {}, None), Ok(None));
-        assert_eq!(of(|_| {}, Some("quay.io")), Ok(Some("quay.io".to_owned())));
-        let hub = Ok(Some("docker.io".to_owned()));
-        assert_eq!(
-            of(|c| c.default_registry = Some("index.docker.io".to_owned()), None),
-            hub
-        );
-        assert_eq!(of(|c| c.allow = vec!["docker.io".to_owned()], None), hub);
-        assert_eq!(
-            of(|c| c.allow = vec!["docker.io".to_owned(), "quay.io".to_owned()], None),
-            Ok(None)
-        );
-        let refused = UpstreamError::NotAllowed("quay.io".to_owned());
-        assert_eq!(
-            of(|c| c.allow = vec!["docker.io".to_owned()], Some("quay.io")),
-            Err(refused)
-        );
-        assert!(of(|_| {}, Some("a/b")).is_err());
     }
 
     #[test]

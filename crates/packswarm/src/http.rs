@@ -53,6 +53,14 @@ pub(crate) enum HttpError {
         /// The reason that it gave.
         message: String,
     },
+    /// It wants credentials, and the user's cannot be had.
+    #[error("{url} wants credentials for the registry, and yours cannot be used: {reason}")]
+    Credentials {
+        /// What was asked.
+        url: Url,
+        /// Why not.
+        reason: String,
+    },
     /// The answer is not what it should be.
     #[error("{url} gave an answer that makes no sense ({reason}); is it packswarm's?")]
     Nonsense {
@@ -102,7 +110,12 @@ pub(crate) fn base(text: &str) -> Result<Url, HttpError> {
 
 /// Sends a request; anything but success is an error with the reason from its body.
 pub(crate) async fn send(request: reqwest::RequestBuilder, url: &Url) -> Result<Response, HttpError> {
-    let response = request.send().await.map_err(|error| {
+    accept(transmit(request, url).await?, url).await
+}
+
+/// Sends a request, whatever the answer.
+pub(crate) async fn transmit(request: reqwest::RequestBuilder, url: &Url) -> Result<Response, HttpError> {
+    request.send().await.map_err(|error| {
         let (url, connecting) = (url.clone(), error.is_connect());
         let reason = sentence(&error.without_url());
         if connecting {
@@ -110,7 +123,11 @@ pub(crate) async fn send(request: reqwest::RequestBuilder, url: &Url) -> Result<
         } else {
             HttpError::Broken { url, reason }
         }
-    })?;
+    })
+}
+
+/// An answer that is a success; any other is an error with the reason from its body.
+pub(crate) async fn accept(response: Response, url: &Url) -> Result<Response, HttpError> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);

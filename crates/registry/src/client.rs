@@ -10,6 +10,7 @@ use wire::control::{Access, Kind, MAX_RELAYED_BODY, Query, Repository, Source, U
 
 use crate::auth::{Session, Sessions};
 use crate::body;
+use crate::challenge::{self, Challenge};
 use crate::config::{Config, ConfigError};
 use crate::credentials::Credential;
 use crate::endpoint::{Endpoint, Endpoints, locate};
@@ -17,7 +18,7 @@ use crate::error::{Lie, RegistryError};
 use crate::meter::{Meter, RequestKind};
 use crate::request::{Answered, Ask};
 use crate::retry::Retry;
-use crate::{answer, meter};
+use crate::{answer, meter, token};
 
 /// Every manifest type that is not obsolete, in one line: some registries read only the first `Accept`.
 pub(crate) const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
@@ -236,6 +237,33 @@ impl Client {
             filters: None,
             access,
         })
+    }
+
+    /// What this node's own credentials come to for a server that has answered for `repository` with these headers: the
+    /// registry, or a mirror that speaks in its name. None if it wants nothing that they could be, or there are none.
+    ///
+    /// # Errors
+    /// If the credentials cannot be read, or the token endpoint cannot be asked, is none for this registry, or refuses.
+    pub async fn credential_for(
+        &self,
+        repository: &Repository,
+        headers: &HeaderMap,
+    ) -> Result<Option<Authorization>, RegistryError> {
+        let endpoint = self.inner.endpoints.of(repository)?;
+        let Some(challenge) = challenge::best(headers) else {
+            return Ok(None);
+        };
+        let Some(credential) = self.credential(&endpoint).await? else {
+            return Ok(None);
+        };
+        let header = match challenge {
+            Challenge::Basic => credential.basic(),
+            Challenge::Bearer(bearer) => {
+                let token = token::fetch(self, &endpoint, &bearer, Some(&credential)).await?;
+                Some(token.header)
+            }
+        };
+        Ok(header.and_then(|header| Authorization::from_header(&header).ok().flatten()))
     }
 
     pub(crate) fn config(&self) -> &Config {

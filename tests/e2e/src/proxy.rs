@@ -23,8 +23,8 @@ pub struct Seen {
     pub range: Option<Range<u64>>,
     /// The `User-Agent`.
     pub agent: String,
-    /// Whether it carries an `Authorization`.
-    pub authorized: bool,
+    /// The `Authorization` that it carries, if any.
+    pub authorization: Option<String>,
     /// When it came.
     pub at: Instant,
 }
@@ -168,11 +168,12 @@ impl Proxy {
         self.shared.log().iter().map(|logged| logged.seen.clone()).collect()
     }
 
-    /// Bytes of a blob that it let through.
+    /// Bytes of a blob that it let through; not those of refusals.
     pub fn bytes_of(&self, digest: &str) -> u64 {
         let log = self.shared.log();
-        let of_it = log.iter().filter(|logged| logged.entry.reads_blob(digest));
-        of_it.map(|logged| logged.entry.bytes).sum()
+        let entries = log.iter().map(|logged| &logged.entry);
+        let of_it = entries.filter(|entry| entry.reads_blob(digest) && entry.status < 300);
+        of_it.map(|entry| entry.bytes).sum()
     }
 
     /// Panics if anybody but seeds asked for anything.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use e2e::clients::skopeo::skopeo_as;
-use e2e::clients::{Containerd, curl};
+use e2e::clients::{Containerd, curl, pull_through};
 use e2e::http::{Request, Response};
 use e2e::process::{output, run};
 use e2e::registry::{PASSWORD, Service, USER};
@@ -70,7 +70,7 @@ impl Client<'_> {
             let answer = self.ask(method, rest, range);
             let status = answer.status;
             assert!(
-                matches!(status, 401 | 403 | 404 | 503 | 504),
+                matches!(status, 401 | 403 | 404 | 502 | 503 | 504),
                 "{why}: {method} {rest}: {status}"
             );
             assert!(answer.body.len() < 2000, "{why}: {method} {rest}: {}", answer.text());
@@ -185,14 +185,31 @@ fn pulls_by_skopeo(lab: &Lab, node: &Node, registry: &Registry, model: &Model, u
     model.assert_blobs(|blob| to.join(blob.hex()));
 }
 
+/// By the user's own credentials, in the file that Docker has them in.
+fn pulls_by_packswarm(lab: &Lab, node: &Node, registry: &Registry, model: &Model, user: &str) {
+    let (to, reference) = (lab.path("packswarm"), model.reference(registry.address()));
+    let mut command = pull_through(lab, node.mirror(), &reference, &to);
+    let refused = output(&mut command);
+    assert!(!refused.status.success(), "without credentials");
+    let config = format!(
+        "{{\"auths\":{{\"{}\":{{\"auth\":\"{}\"}}}}}}",
+        registry.address(),
+        base64(user.as_bytes())
+    );
+    std::fs::write(lab.dir("docker-config").join("config.json"), config).expect("the lab is writable");
+    run(&mut command);
+    tree::assert_same(&model.files(), &to);
+}
+
 #[test]
 fn a_registry_with_tokens_decides_client_by_client() {
     let lab = Lab::new("private-tokens");
     let model = Model::small(&lab);
     let tokens = Tokens::start(&lab.dir("tokens"), &[READER, OTHER]);
     let registry = Registry::with_tokens(&lab, "registry", &[&model], &tokens);
-    // containers/image needs to be told at `/v2/` how to authenticate, so its registry must be known there.
-    let config = format!("{LOUD}[mirror]\ndefault_registry = \"{}\"\n", registry.address());
+    // containers/image needs to be told at `/v2/` how to authenticate.
+    let address = registry.address();
+    let config = format!("{LOUD}[mirror]\ndefault_registry = \"{address}\"\nchallenge = \"{address}\"\n");
     let cluster = cluster(&lab, &config);
     let repository = model.repository();
     let client = |node: &Node, authorization| Client {
@@ -272,7 +289,7 @@ fn a_registry_with_passwords_decides_client_by_client_and_its_outage_refuses() {
     let mut registry = Registry::named(&lab, "registry", &[&model], Service::Private);
     let forgetful = "[access]\nttl = \"1s\"\n";
     let seed_config = format!("{LOUD}[registry]\nretries = 0\n");
-    let config = |rest: &str| format!("{LOUD}[mirror]\ndefault_registry = \"{}\"\n{rest}", registry.address());
+    let config = |rest: &str| format!("{LOUD}[mirror]\nchallenge = \"{}\"\n{rest}", registry.address());
     let cluster = Cluster::start(
         &lab,
         &Options {
@@ -318,6 +335,7 @@ fn a_registry_with_passwords_decides_client_by_client_and_its_outage_refuses() {
         &user,
         &format!("/{}", registry.address().to_string().replace(':', "__")),
     );
+    pulls_by_packswarm(&lab, &graceful, &registry, &model, &user);
     pulls_by_curl(&lab, &graceful, &registry, &model, &right);
     pulls_by_ctr(&lab, &graceful, &registry, &model, &user);
     assert_served_once(&registry, &model);

@@ -210,7 +210,7 @@ fn storage_that_a_registry_redirects_to_is_read_once_and_gets_no_token() {
     for blob in model.blobs() {
         assert_eq!(storage.bytes_of(&blob.digest), blob.size, "{}", blob.digest);
     }
-    assert!(storage.seen().iter().all(|seen| !seen.authorized));
+    assert!(storage.seen().iter().all(|seen| seen.authorization.is_none()));
     let resolved = stage
         .proxy
         .seen()

@@ -1,6 +1,9 @@
 //! A node's mirror, as its clients see it: manifests whole, blobs as streams that continue where they broke.
 
+mod user;
+
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,8 +15,9 @@ use reqwest::header::{ACCEPT, CONTENT_RANGE, RANGE};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use wire::control::Repository;
 
-use crate::http::{HttpError, base, client, read, send};
+use crate::http::{HttpError, accept, base, client, read, transmit};
 use crate::reference::Reference;
+use user::{User, showing};
 
 /// Manifest types that make sense of an artifact, the ones of ModelPack first.
 const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
@@ -31,6 +35,8 @@ pub(super) struct Mirror {
     base: Url,
     repository: Repository,
     store: Option<PathBuf>,
+    /// Whose credentials it is shown if it wants any; nobody's unless it runs here.
+    user: Option<Arc<User>>,
 }
 
 /// A manifest's bytes; they are those of the digest.
@@ -59,14 +65,23 @@ pub(super) enum MirrorError {
 }
 
 impl Mirror {
-    /// The repository at the mirror of this address; nothing is asked yet.
-    pub(super) fn new(address: &str, repository: &Repository, command: &str) -> Result<Self, HttpError> {
+    /// The repository at the mirror of this address, for the user who runs this; nothing is asked yet. `insecure` are the
+    /// registries that speak plain HTTP.
+    pub(super) fn new(
+        address: &str,
+        repository: &Repository,
+        insecure: &[String],
+        command: &str,
+    ) -> Result<Self, HttpError> {
         let user_agent = format!("packswarm/{} ({command})", env!("CARGO_PKG_VERSION"));
+        let base = base(address)?;
+        let user = user::is_here(&base).then(|| User::new(&user_agent, repository, insecure));
         Ok(Self {
             client: client(&user_agent)?,
-            base: base(address)?,
+            base,
             repository: repository.clone(),
             store: None,
+            user: user.transpose()?.map(Arc::new),
         })
     }
 
@@ -84,7 +99,8 @@ impl Mirror {
     pub(super) async fn answers(&self) -> bool {
         let url = self.url("");
         let asked = tokio::time::timeout(PROBE, self.client.get(url).send()).await;
-        asked.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status() == StatusCode::OK))
+        let is_registry = |status| matches!(status, StatusCode::OK | StatusCode::UNAUTHORIZED);
+        asked.is_ok_and(|answer| answer.is_ok_and(|answer| is_registry(answer.status())))
     }
 
     /// The manifest that the reference names.
@@ -125,7 +141,7 @@ impl Mirror {
         let mut pause = PAUSE;
         let mut attempt = 1;
         loop {
-            let answer = async { read(send(request(), url).await?, url, limit).await }.await;
+            let answer = async { read(self.send(&request, url).await?, url, limit).await }.await;
             match answer {
                 Err(error) if attempt < ATTEMPTS && may_pass(&error) && !is_nobody(&error) => {
                     tracing::debug!(%error, attempt, "asking again");
@@ -135,6 +151,21 @@ impl Mirror {
                 answer => return answer,
             }
         }
+    }
+
+    /// Sends a request, and once more with the user's credentials where they are wanted.
+    async fn send(&self, request: impl Fn() -> RequestBuilder, url: &Url) -> Result<Response, HttpError> {
+        let Some(user) = &self.user else {
+            return accept(transmit(request(), url).await?, url).await;
+        };
+        let shown = user.shown().await;
+        let response = transmit(showing(request(), shown.as_ref()), url).await?;
+        if response.status() == StatusCode::UNAUTHORIZED
+            && let Some(better) = user.better_than(shown.as_ref(), response.headers(), url).await?
+        {
+            return accept(transmit(showing(request(), Some(&better)), url).await?, url).await;
+        }
+        accept(response, url).await
     }
 
     fn url(&self, rest: &str) -> Url {
@@ -158,11 +189,14 @@ impl Fetch for Mirror {
         offset: u64,
     ) -> Result<BoxStream<'static, Result<Bytes, FetchError>>, FetchError> {
         let url = self.of(&format!("blobs/{}", blob.digest));
-        let mut request = self.client.get(url.clone());
-        if offset > 0 {
-            request = request.header(RANGE, format!("bytes={offset}-"));
-        }
-        let response = send(request, &url).await.map_err(|error| match may_pass(&error) {
+        let request = || {
+            let request = self.client.get(url.clone());
+            match offset {
+                0 => request,
+                _ => request.header(RANGE, format!("bytes={offset}-")),
+            }
+        };
+        let response = self.send(request, &url).await.map_err(|error| match may_pass(&error) {
             true => FetchError::Passing(error.into()),
             false => FetchError::Final(error.into()),
         })?;
@@ -220,6 +254,8 @@ fn may_pass(error: &HttpError) -> bool {
             status.is_server_error() || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
         }
         HttpError::Unreachable { .. } | HttpError::Broken { .. } => true,
-        HttpError::Address(_) | HttpError::Setup(_) | HttpError::Nonsense { .. } => false,
+        HttpError::Address(_) | HttpError::Setup(_) | HttpError::Credentials { .. } | HttpError::Nonsense { .. } => {
+            false
+        }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// The file with the key of that cluster.
     #[arg(long, value_name = "FILE", env = "PACKSWARM_CLUSTER_KEY")]
     cluster_key: Option<PathBuf>,
-    /// A registry that speaks plain HTTP, for the passing peer; may be repeated.
+    /// A registry that speaks plain HTTP, for the passing peer and for tokens; may be repeated.
     #[arg(long, value_name = "HOST[:PORT]")]
     insecure_registry: Vec<String>,
     /// Take only what matches: a pattern without / matches names at any depth, and a directory means all below it; may be
@@ -88,7 +88,12 @@ async fn pull(args: &Args, display: &Display) -> Result<(), Failure> {
         Way::Passing => {
             let passing = start_passing(args).await?;
             (
-                Mirror::new(&passing.mirror(), &args.reference.repository, "pull")?,
+                Mirror::new(
+                    &passing.mirror(),
+                    &args.reference.repository,
+                    &args.insecure_registry,
+                    "pull",
+                )?,
                 Some(passing),
             )
         }
@@ -115,9 +120,14 @@ enum Way {
 async fn way(args: &Args) -> Result<Way, Failure> {
     let repository = &args.reference.repository;
     if let Some(address) = &args.mirror {
-        return Ok(Way::Mirror(Mirror::new(address, repository, "pull")?));
+        return Ok(Way::Mirror(Mirror::new(
+            address,
+            repository,
+            &args.insecure_registry,
+            "pull",
+        )?));
     }
-    let local = Mirror::new(MIRROR, repository, "pull")?;
+    let local = Mirror::new(MIRROR, repository, &args.insecure_registry, "pull")?;
     if local.answers().await {
         return Ok(Way::Mirror(local));
     }

@@ -33,7 +33,7 @@ fn answer(client: TcpStream, shared: &Shared) -> io::Result<()> {
         path: path.split('?').next().unwrap_or_default().to_owned(),
         range: head.get("range").and_then(parse_range),
         agent: head.get("user-agent").unwrap_or_default().to_owned(),
-        authorized: head.get("authorization").is_some(),
+        authorization: head.get("authorization").map(str::to_owned),
         at: Instant::now(),
         method,
     };

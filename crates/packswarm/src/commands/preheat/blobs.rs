@@ -73,9 +73,14 @@ impl Reader {
     async fn choose(args: &Args) -> Result<Self, Failure> {
         let repository = &args.reference.repository;
         if let Some(address) = &args.mirror {
-            return Ok(Self::Mirror(Box::new(Mirror::new(address, repository, "preheat")?)));
+            return Ok(Self::Mirror(Box::new(Mirror::new(
+                address,
+                repository,
+                &args.insecure_registry,
+                "preheat",
+            )?)));
         }
-        let local = Mirror::new(MIRROR, repository, "preheat")?;
+        let local = Mirror::new(MIRROR, repository, &args.insecure_registry, "preheat")?;
         if local.answers().await {
             return Ok(Self::Mirror(Box::new(local)));
         }

@@ -17,6 +17,9 @@ section! {
     listen: SocketAddr = ([127, 0, 0, 1], 7655).into(), "127.0.0.1:5000";
     /// `HOST[:PORT]` of the registry of requests that name none, such as the Docker daemon's. Unset: they are refused.
     default_registry: Option<String> = None, "docker.io";
+    /// `HOST[:PORT]` of the registry whose challenge `/v2/` passes on: podman, CRI-O and skopeo learn only there how to
+    /// authenticate, and then get a token of the registry for public content too. Unset: they pull what is public.
+    challenge: Option<String> = None, "registry.example";
     /// First path components that stand for a registry, such as `hub = "docker.io"`.
     aliases: BTreeMap<String, String> = BTreeMap::new(), "{ hub = \"docker.io\" }";
     /// The only registries that are mirrored, as `HOST[:PORT]`; others are answered 404 at once. Empty: all.
@@ -37,6 +40,7 @@ impl Mirror {
     pub(crate) fn config(self, registries: Vec<String>) -> mirror::Config {
         mirror::Config {
             default_registry: self.default_registry,
+            challenge: self.challenge,
             aliases: self.aliases,
             allow: self.allow,
             registries,
