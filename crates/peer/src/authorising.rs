@@ -110,8 +110,14 @@ async fn show(parts: &Arc<Parts>, wish: Wish<'_>) -> Result<(), Failure> {
     match content(answer, repository) {
         Ok((blob, media_type, _)) if blob.digest == *digest => {
             clients.learn(Now::read(), client, repository, digest);
-            let size = (blob.size > 0).then_some(blob.size);
-            learn(parts, repository, *digest, Access::Personal, size, Some(media_type));
+            learn(
+                parts,
+                repository,
+                *digest,
+                Access::Personal,
+                size_of(&blob),
+                Some(media_type),
+            );
             Ok(())
         }
         Ok(_) => Err(misunderstood(repository)),
@@ -129,8 +135,14 @@ async fn show_nothing(parts: &Arc<Parts>, wish: Wish<'_>) -> Result<(), Failure>
     let answer = upstream::ask_for_client(parts, wish.probe(), None).await;
     match content(answer, repository) {
         Ok((blob, media_type, Access::Public)) if blob.digest == *wish.digest => {
-            let size = (blob.size > 0).then_some(blob.size);
-            learn(parts, repository, *wish.digest, Access::Public, size, Some(media_type));
+            learn(
+                parts,
+                repository,
+                *wish.digest,
+                Access::Public,
+                size_of(&blob),
+                Some(media_type),
+            );
             Ok(())
         }
         Ok(_) => Err(misunderstood(repository)),
@@ -163,7 +175,7 @@ pub(crate) async fn resolve(
         &repository,
         blob.digest,
         access,
-        Some(blob.size),
+        size_of(&blob),
         Some(media_type.clone()),
     );
     if let Some(client) = client.filter(|_| access == Access::Personal) {
@@ -222,7 +234,7 @@ pub(crate) fn cover(parts: &Parts, wish: Wish<'_>, children: &[Child]) {
 }
 
 /// Asks as anybody, and with what the client has shown where that is not enough.
-pub(crate) async fn ask<T>(
+async fn ask<T>(
     parts: &Arc<Parts>,
     upstream: Upstream,
     client: Option<&Authorization>,
@@ -269,6 +281,11 @@ fn content(answer: UpstreamAnswer, repository: &Repository) -> Result<(Blob, Str
         UpstreamAnswer::Failed { failure } => Err(failure),
         UpstreamAnswer::Document { .. } => Err(misunderstood(repository)),
     }
+}
+
+/// The size that a registry has told: one that only redirects to its storage tells none.
+fn size_of(blob: &Blob) -> Option<u64> {
+    (blob.size > 0).then_some(blob.size)
 }
 
 /// Remembers who may read a content.

@@ -1,7 +1,5 @@
-//! Which manifest a tag names now: one request for all who ask at once, and none for a while after.
-//!
-//! What a tag names is the same for everybody; who may hear of it is not. So the registry is asked about each client with its
-//! own credential, by a HEAD where the manifest is here already.
+//! Which manifest a tag names now, for all who need no credential of their own: one request for all who ask at once, and none
+//! for a while after.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -31,14 +29,15 @@ pub(crate) struct Tags {
 type Entry = tokio::sync::Mutex<Option<Known>>;
 
 /// What a tag named when it was last asked about.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Known {
     named: Named,
-    /// What was said to those who asked without a client's credential, and how long that counts.
-    open: Option<(Access, Instant)>,
+    access: Access,
+    /// How long that counts.
+    until: Instant,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Named {
     blob: Blob,
     media_type: String,
@@ -62,78 +61,35 @@ impl Tags {
 }
 
 impl Known {
-    /// The answer that needs no request.
-    fn fresh(&self) -> Option<UpstreamAnswer> {
-        let (access, until) = self.open?;
-        (Instant::now() < until).then(|| self.named.clone().with(access))
-    }
-}
-
-impl Named {
-    fn with(self, access: Access) -> UpstreamAnswer {
+    fn answer(&self) -> UpstreamAnswer {
         UpstreamAnswer::Content {
-            blob: self.blob,
-            media_type: self.media_type,
-            access,
+            blob: self.named.blob,
+            media_type: self.named.media_type.clone(),
+            access: self.access,
         }
     }
 }
 
-/// Whose question it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asker {
-    /// The nodes', for all who need no credential of their own.
-    Nodes,
-    /// One client's.
-    Client,
-}
-
-/// Answers which manifest the tag names; `registry` asks as the `asker`.
-pub(crate) async fn answer(
-    parts: &Arc<Parts>,
-    registry: &registry::Client,
-    upstream: &Upstream,
-    tag: &str,
-    asker: Asker,
-) -> UpstreamAnswer {
+/// Answers which manifest the tag names.
+pub(crate) async fn answer(parts: &Arc<Parts>, upstream: &Upstream, tag: &str) -> UpstreamAnswer {
     let repository = &upstream.repository;
     let entry = parts.tags.entry(upstream);
     let mut known = entry.lock().await;
-    let fresh = known.as_ref().filter(|_| asker == Asker::Nodes).and_then(Known::fresh);
-    if let Some(answer) = fresh {
-        return answer;
+    if let Some(known) = known.as_ref().filter(|known| Instant::now() < known.until) {
+        return known.answer();
     }
     let held = known.as_ref().map(|known| known.named.clone());
-    let held = held.filter(|named| is_here(parts, &named.blob));
-    let asked = match (held, asker) {
-        (None, _) => fetch(parts, registry, repository, tag).await,
-        (Some(held), Asker::Nodes) => revalidate(parts, registry, repository, tag, held).await,
-        (Some(held), Asker::Client) => {
-            // Every client has to be asked about for itself; they need not wait for one another.
-            drop(known);
-            let asked = revalidate(parts, registry, repository, tag, held).await;
-            known = entry.lock().await;
-            asked
-        }
+    let asked = match held.filter(|named| is_here(parts, &named.blob)) {
+        Some(held) => revalidate(parts, repository, tag, held).await,
+        None => fetch(parts, repository, tag).await,
     };
     match asked {
         Ok((named, access)) => {
-            let before = known.take().filter(|known| known.named == named);
-            let open = match asker {
-                Asker::Nodes => Some((access, Instant::now() + parts.tags.ttl)),
-                Asker::Client => before.and_then(|known| known.open),
-            };
-            let answer = named.clone().with(access);
-            *known = Some(Known { named, open });
-            answer
+            let until = Instant::now() + parts.tags.ttl;
+            known.insert(Known { named, access, until }).answer()
         }
-        Err(failure) => {
-            // It is not remembered: whoever asks next, asks the registry.
-            if let (Some(known), Asker::Nodes) = (&mut *known, asker) {
-                known.open = None;
-            }
-            failed(failure)
-        }
+        // It is not remembered: whoever asks next, asks the registry.
+        Err(failure) => failed(failure),
     }
 }
 
@@ -144,7 +100,6 @@ fn is_here(parts: &Parts, blob: &Blob) -> bool {
 /// Asks by HEAD whether a tag still names what we hold: no manifest travels, and registries do not count it against quotas.
 async fn revalidate(
     parts: &Arc<Parts>,
-    registry: &registry::Client,
     repository: &Repository,
     tag: &str,
     held: Named,
@@ -153,21 +108,16 @@ async fn revalidate(
         repository: repository.clone(),
         kind: Kind::Manifest,
     };
-    match registry.head(&source, tag).await {
+    match parts.registry.head(&source, tag).await {
         Ok(head) if head.blob.digest == held.blob.digest => Ok((held, head.access)),
-        Ok(_) => fetch(parts, registry, repository, tag).await,
+        Ok(_) => fetch(parts, repository, tag).await,
         Err(error) => Err(error.to_failure()),
     }
 }
 
 /// One request both resolves the tag and brings the manifest, which goes into the store.
-async fn fetch(
-    parts: &Arc<Parts>,
-    registry: &registry::Client,
-    repository: &Repository,
-    tag: &str,
-) -> Result<(Named, Access), Failure> {
-    let manifest = registry.manifest(repository, tag).await;
+async fn fetch(parts: &Arc<Parts>, repository: &Repository, tag: &str) -> Result<(Named, Access), Failure> {
+    let manifest = parts.registry.manifest(repository, tag).await;
     let manifest = manifest.map_err(|error| error.to_failure())?;
     let blob = Blob {
         digest: manifest.digest,

@@ -14,7 +14,7 @@ use wire::control::{Failure, Query, Request, Response, Role, Upstream, UpstreamA
 
 use crate::asking;
 use crate::parts::Parts;
-use crate::tags::{self, Asker};
+use crate::tags;
 
 /// Between two rounds of asking while nobody answers.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -107,29 +107,25 @@ pub(crate) async fn ask_for_client(
 /// Answers from the registry, as anybody or with this node's credentials.
 pub(crate) async fn answer(parts: &Arc<Parts>, upstream: &Upstream) -> UpstreamAnswer {
     match &upstream.query {
-        Query::Tag { tag } => tags::answer(parts, &parts.registry, upstream, tag, Asker::Nodes).await,
+        Query::Tag { tag } => tags::answer(parts, upstream, tag).await,
         Query::Probe { .. } | Query::Tags { .. } | Query::Referrers { .. } | Query::Ping => {
             from_registry(&parts.registry, upstream).await
         }
     }
 }
 
-/// Answers from the registry with a client's credential, or as it answers a client without any.
+/// Answers from the registry with a client's credential, or as it answers a client without any. By HEAD, for a tag too: what a
+/// tag names is read by whoever holds the lease, once for all.
 pub(crate) async fn answer_for_client(
-    parts: &Arc<Parts>,
+    parts: &Parts,
     upstream: &Upstream,
     client: Option<&Authorization>,
 ) -> UpstreamAnswer {
-    let Some(client) = client else {
-        return from_registry(&parts.registry.as_stranger(), upstream).await;
+    let registry = match client {
+        Some(client) => parts.registry.on_behalf(client.clone()),
+        None => parts.registry.as_stranger(),
     };
-    let registry = parts.registry.on_behalf(client.clone());
-    match &upstream.query {
-        Query::Tag { tag } => tags::answer(parts, &registry, upstream, tag, Asker::Client).await,
-        Query::Probe { .. } | Query::Tags { .. } | Query::Referrers { .. } | Query::Ping => {
-            from_registry(&registry, upstream).await
-        }
-    }
+    from_registry(&registry, upstream).await
 }
 
 async fn from_registry(registry: &registry::Client, upstream: &Upstream) -> UpstreamAnswer {
