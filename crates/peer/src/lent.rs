@@ -22,10 +22,13 @@ const MAX_EACH: usize = 4;
 /// none to lend loses this much once, for the repository is then known to want one.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Those for one content, latest first, each with the time when it is forgotten.
+type OfContent = Vec<(Authorization, Instant)>;
+
 /// The credentials lent to this node.
 #[derive(Default)]
 pub(crate) struct Lent {
-    by_content: Mutex<HashMap<(Digest, Source), Vec<(Authorization, Instant)>>>,
+    by_content: Mutex<HashMap<(Digest, Source), OfContent>>,
     arrived: Notify,
 }
 

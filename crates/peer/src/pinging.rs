@@ -19,10 +19,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Registries whose answers are kept; the map starts afresh beyond.
 const MAX_REGISTRIES: usize = 256;
 
+/// What a registry says, and since when that is known.
+type Answer = (Result<(), Failure>, Instant);
+
 /// What registries say to strangers.
 #[derive(Debug, Default)]
 pub(crate) struct Pings {
-    answers: Mutex<HashMap<String, (Result<(), Failure>, Instant)>>,
+    answers: Mutex<HashMap<String, Answer>>,
 }
 
 impl Pings {

@@ -170,7 +170,7 @@ impl Shared {
         // The last of several is the one that a client was told it lacks.
         let repository = decoded
             .filter_map(|scope| Some(scope.split(':').nth(1)?.to_owned()))
-            .last();
+            .next_back();
         let now = SystemTime::now();
         let token = self.token(readable, &repository.unwrap_or_default(), now, now + LIFE);
         (

@@ -1,5 +1,7 @@
 //! On whose behalf a registry is asked: the node's, a client's, or a stranger's.
 
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderMap, HeaderValue};
 use piece::Digest;
 use registry::{Client, Config};
 use wire::Authorization;
@@ -169,4 +171,33 @@ async fn documents_of_a_client_are_its_own() {
         ),
         "{answer:?}"
     );
+}
+
+#[tokio::test]
+async fn the_operators_credentials_answer_whoever_speaks_in_the_registrys_name() {
+    let server = Server::start(|request, _| match request.authorization() {
+        Some("Basic dXNlcjpoaWRkZW4=") => Reply::new(200, r#"{"token":"for-the-user"}"#),
+        _ => refused(),
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let (with, without) = (client_of_an_operator(&server, &dir), client());
+    let found = async |client: &Client, challenge: &str| {
+        let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, HeaderValue::from_str(challenge).unwrap())]);
+        let found = client.credential_for(&server.repository(), &headers).await;
+        found.map(|found| found.map(|found| found.expose().to_owned()))
+    };
+    let bearer = format!("Bearer realm=\"http://{}/token\",service=\"reg\"", server.address);
+    for (challenge, header) in [
+        ("Basic realm=\"r\"", Some("Basic dXNlcjpoaWRkZW4=")),
+        (bearer.as_str(), Some("Bearer for-the-user")),
+        ("Negotiate", None),
+    ] {
+        assert_eq!(found(&with, challenge).await.unwrap().as_deref(), header, "{challenge}");
+        assert_eq!(found(&without, challenge).await.unwrap(), None, "{challenge}");
+    }
+    let elsewhere = found(&with, "Bearer realm=\"ftp://elsewhere.example/\"")
+        .await
+        .unwrap_err();
+    assert!(!elsewhere.to_string().contains("hidden"), "{elsewhere}");
 }

@@ -18,7 +18,8 @@ section! {
     /// `HOST[:PORT]` of the registry of requests that name none, such as the Docker daemon's. Unset: they are refused.
     default_registry: Option<String> = None, "docker.io";
     /// `HOST[:PORT]` of the registry whose challenge `/v2/` passes on: podman, CRI-O and skopeo learn only there how to
-    /// authenticate, and then get a token of the registry for public content too. Unset: they pull what is public.
+    /// authenticate. They then get tokens from where it says, which they must reach, for public content too. Unset: they pull
+    /// what is public.
     challenge: Option<String> = None, "registry.example";
     /// First path components that stand for a registry, such as `hub = "docker.io"`.
     aliases: BTreeMap<String, String> = BTreeMap::new(), "{ hub = \"docker.io\" }";
