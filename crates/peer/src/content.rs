@@ -68,7 +68,7 @@ impl mirror::Content for Swarmed {
         let settled = authorising::settle_known(&self.parts, wish).await?;
         let known = self.known(source, digest);
         let (coming, loan) = match self.whole(digest) {
-            Some(file) => (Coming::whole(&file), None),
+            Some(file) => (self.here(&file), None),
             None => {
                 let size = known.as_ref().and_then(|verdict| verdict.size);
                 self.fetch_for(wish, size, from, settled).await?
@@ -81,6 +81,8 @@ impl mirror::Content for Swarmed {
         let content = Arc::new(SwarmBlob {
             parts: Arc::clone(&self.parts),
             blob,
+            watch: coming.watch,
+            failures: coming.failures,
             cursor: Mutex::new(coming.cursor),
             _loan: loan,
         });
@@ -201,9 +203,22 @@ impl Swarmed {
             (None, Some(blob)) => Ok(Coming {
                 blob,
                 media_type: seen.media_type,
+                watch,
+                failures,
                 cursor,
             }),
             (None, None) => Err(authorising::misunderstood(&source.repository)),
+        }
+    }
+
+    fn here(&self, file: &BlobFile) -> Coming {
+        let watch = self.parts.watches.of(&file.blob().digest);
+        Coming {
+            blob: file.blob(),
+            media_type: file.media_type(),
+            failures: watch.now().failures,
+            watch,
+            cursor: None,
         }
     }
 
@@ -238,24 +253,19 @@ impl Swarmed {
 struct Coming {
     blob: Blob,
     media_type: Option<String>,
+    /// From when it was wanted on: an attempt that fails before the client reads has failed for it too.
+    watch: Watch,
+    failures: u64,
     /// That of the client that waits for it.
     cursor: Option<Cursor>,
-}
-
-impl Coming {
-    fn whole(file: &BlobFile) -> Coming {
-        Coming {
-            blob: file.blob(),
-            media_type: file.media_type(),
-            cursor: None,
-        }
-    }
 }
 
 /// One blob of the swarm, whole or still arriving.
 struct SwarmBlob {
     parts: Arc<Parts>,
     blob: Blob,
+    watch: Watch,
+    failures: u64,
     /// Where the client that had it opened waits, until it reads.
     cursor: Mutex<Option<Cursor>>,
     /// Lasts as long as the client reads, for its reader may change meanwhile.
@@ -276,15 +286,13 @@ struct Reader {
 
 impl BlobContent for SwarmBlob {
     fn read(self: Arc<Self>, range: Range<u64>) -> BoxStream<'static, Result<Bytes, Cut>> {
-        let watch = self.parts.watches.of(&self.blob.digest);
-        let failures = watch.now().failures;
         let cursor = self.cursor.lock().expect("no holder of this lock panics").take();
         let reader = Reader {
             at: range.start,
             end: range.end.min(self.blob.size),
             file: None,
-            watch,
-            failures,
+            watch: self.watch.clone(),
+            failures: self.failures,
             cursor,
             blob: self,
         };

@@ -161,7 +161,10 @@ impl NodeFile {
         let registries = self.registry.names();
         self.store.apply(&mut config.store);
         self.origin.apply(&mut config.node);
-        self.registry.apply(&mut config);
+        let registry = self.registry.apply(&mut config);
+        registry.map_err(|error| ConfigError::Together {
+            reason: error.to_string(),
+        })?;
         self.access.apply(&mut config);
         self.exchange.apply(&mut config.node);
         self.rates.apply(&mut config.rates);

@@ -104,7 +104,8 @@ fn every_option_of_a_registry_changes_something() {
         );
     }
     let half = "[registry.\"r.example\"]\nclient_cert = \"a\"";
-    assert!(refused::<PeerFile>(half, &[]).contains("only one of client_cert and client_key"));
+    let refusal = load_text::<PeerFile>(half, &[]).unwrap().settings().unwrap_err();
+    assert!(refusal.to_string().contains("only one of client_cert and client_key"));
     let both = "[registry.\"r.example\"]\ncredentials_file = \"a\"\ndocker_config = \"b\"";
     assert!(refused::<PeerFile>(both, &[]).contains("[registry.\"r.example\"] has both"));
 }

@@ -121,9 +121,6 @@ impl TryFrom<toml::Table> for Registry {
             if host.credentials_file.is_some() && host.docker_config.is_some() {
                 return Err(RegistryError::TwoCredentials(name));
             }
-            if host.client_cert.is_some() != host.client_key.is_some() {
-                return Err(RegistryError::HalfCertificate(name));
-            }
             Ok((name, host))
         });
         let hosts = hosts.collect::<Result<_, _>>()?;
@@ -164,13 +161,20 @@ impl Registry {
     }
 
     /// Sets it in a configuration.
-    pub(crate) fn apply(self, config: &mut peer::Config) {
+    ///
+    /// # Errors
+    /// If an option lacks the other that it needs.
+    pub(crate) fn apply(self, config: &mut peer::Config) -> Result<(), RegistryError> {
         self.options.apply(config);
-        config.registry.registries = self
-            .hosts
-            .into_iter()
-            .map(|(name, host)| (name, host.config()))
-            .collect();
+        let hosts = self.hosts.into_iter().map(|(name, host)| {
+            if host.client_cert.is_some() == host.client_key.is_some() {
+                Ok((name, host.config()))
+            } else {
+                Err(RegistryError::HalfCertificate(name))
+            }
+        });
+        config.registry.registries = hosts.collect::<Result<_, _>>()?;
+        Ok(())
     }
 }
 
