@@ -16,6 +16,7 @@ use wire::control::{Holding, Source};
 
 use crate::asking;
 use crate::fetching;
+use crate::opening::Opening;
 use crate::origin::{self, Origins};
 use crate::parts::{Parts, Trusted};
 use crate::serving::Uploads;
@@ -240,7 +241,7 @@ impl Loop {
             } => {
                 self.origins.open(
                     parts,
-                    origin::Opening {
+                    Opening {
                         digest,
                         size,
                         lease,

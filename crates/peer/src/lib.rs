@@ -22,6 +22,7 @@ mod lent;
 mod limits;
 mod listening;
 mod metering;
+mod opening;
 mod origin;
 mod pacing;
 mod parts;

@@ -10,16 +10,15 @@ use std::time::{Duration, Instant};
 
 use admin::metrics::ReceivedFrom;
 use bytes::Bytes;
-use piece::{Blob, Digest, NodeId, PieceIndex};
-use registry::{BlobReader, RegistryError};
+use piece::{Digest, NodeId, PieceIndex};
+use registry::RegistryError;
 use store::{BlobFile, Settled, StoreError};
 use swarm::node::Input;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
-use wire::Authorization;
-use wire::control::{Failure, Kind, Lease};
+use wire::control::Failure;
 
-use crate::authorising;
+use crate::opening::{self, Opened, Opening};
 use crate::pacing::Pace;
 use crate::parts::{Parts, storage_failure};
 use crate::striping::{Arriving, Stripes};
@@ -28,20 +27,6 @@ use crate::striping::{Arriving, Stripes};
 const RANGES: usize = 64;
 /// Bytes gathered before they go to the file.
 const STAGE: usize = 1 << 20;
-
-/// What is to be opened at the registry.
-#[derive(Debug, Clone)]
-pub(crate) struct Opening {
-    pub(crate) digest: Digest,
-    pub(crate) size: Option<u64>,
-    pub(crate) lease: Lease,
-    /// The bytes that are wanted first.
-    pub(crate) first: Range<u64>,
-    /// Connections to read on at the same time.
-    pub(crate) connections: usize,
-    /// Bytes to ask for at once, at most.
-    pub(crate) stripe: u64,
-}
 
 /// The readings of this node.
 #[derive(Debug, Default)]
@@ -153,14 +138,6 @@ enum ReadError {
 }
 
 impl ReadError {
-    /// Whether another credential may fare better.
-    fn depends_on_who_asks(&self) -> bool {
-        match self {
-            Self::Registry(error) => matches!(error.status(), 401 | 403 | 404),
-            Self::Store(_) | Self::WrongDigest | Self::NotOpen | Self::Task => false,
-        }
-    }
-
     fn failure(&self, opening: &Opening) -> Failure {
         let (digest, repository) = (&opening.digest, &opening.lease.source.repository);
         let at = format!("reading {digest} of {}/{}", repository.registry, repository.name);
@@ -177,29 +154,12 @@ impl ReadError {
     }
 }
 
-/// What the registry opened: a blob to read in ranges, or a manifest that came whole.
-#[derive(Clone)]
-enum Opened {
-    Blob(Arc<BlobReader>),
-    Manifest(Bytes),
-}
-
-impl Opened {
-    /// How many connections can read it at the same time.
-    fn connections(&self, most: usize) -> usize {
-        match self {
-            Self::Blob(reader) if reader.supports_ranges() => most.max(1),
-            Self::Blob(_) | Self::Manifest(_) => 1,
-        }
-    }
-}
-
 async fn read(
     parts: &Arc<Parts>,
     opening: &Opening,
     mut queue: mpsc::Receiver<(PieceIndex, u32)>,
 ) -> Result<(), ReadError> {
-    let (opened, blob) = open(parts, opening).await?;
+    let (opened, blob) = opening::open(parts, opening).await?;
     let connections = opened.connections(opening.connections);
     let (mut stripes, mut arriving) = (Stripes::new(opening.stripe), Arriving::new(blob.geometry()));
     let (progress, mut arrived) = mpsc::channel(RANGES);
@@ -236,107 +196,6 @@ async fn read(
             Some(result) = settling.join_next() => result.map_err(|_| ReadError::Task)??,
         }
     }
-}
-
-/// Opens the blob with this node's own means, and with what clients have lent where those are not enough; the other way round
-/// where that is known already.
-async fn open(parts: &Arc<Parts>, opening: &Opening) -> Result<(Opened, Blob), ReadError> {
-    let (digest, source) = (&opening.digest, &opening.lease.source);
-    let wanted = parts.verdicts.wants_credentials(Instant::now(), &source.repository);
-    let mut refusal = None;
-    if wanted {
-        let lent = parts.lent.get(digest, source, false).await;
-        match open_with_any(parts, opening, lent).await {
-            Some(Err(error)) if error.depends_on_who_asks() => refusal = Some(error),
-            Some(other) => return other,
-            None => {}
-        }
-    }
-    match open_with(parts, &parts.registry, opening).await {
-        Err(error) if error.depends_on_who_asks() => {
-            let failure = error.failure(opening);
-            authorising::note_refusal(parts, &source.repository, &failure);
-            if let Some(refusal) = refusal {
-                return Err(refusal);
-            }
-            // A registry that says that there is nothing may mean it: nobody waits for a credential then.
-            let lent = parts.lent.get(digest, source, failure.status != 404).await;
-            open_with_any(parts, opening, lent).await.unwrap_or(Err(error))
-        }
-        other => other,
-    }
-}
-
-/// Opens the blob with the first of these credentials that the registry accepts; none if there are none.
-async fn open_with_any(
-    parts: &Arc<Parts>,
-    opening: &Opening,
-    lent: Vec<Authorization>,
-) -> Option<Result<(Opened, Blob), ReadError>> {
-    let mut last = None;
-    for authorization in lent {
-        let opened = open_with(parts, &parts.registry.on_behalf(authorization), opening).await;
-        let refused = opened.as_ref().is_err_and(ReadError::depends_on_who_asks);
-        last = Some(opened);
-        if !refused {
-            break;
-        }
-    }
-    last
-}
-
-async fn open_with(
-    parts: &Arc<Parts>,
-    registry: &registry::Client,
-    opening: &Opening,
-) -> Result<(Opened, Blob), ReadError> {
-    let Opening {
-        digest,
-        size,
-        lease,
-        first,
-        connections: _,
-        stripe: _,
-    } = opening.clone();
-    let source = &lease.source;
-    let (opened, blob, media_type, access, sequential) = match source.kind {
-        Kind::Blob => {
-            let reader = registry.blob(source, &digest, size, first).await?;
-            let (size, access, sequential) = (reader.size(), reader.access(), !reader.supports_ranges());
-            (
-                Opened::Blob(Arc::new(reader)),
-                Blob { digest, size },
-                None,
-                access,
-                sequential,
-            )
-        }
-        Kind::Manifest => {
-            let manifest = registry.manifest(&source.repository, &digest.to_string()).await?;
-            let blob = Blob {
-                digest,
-                size: manifest.body.len() as u64,
-            };
-            (
-                Opened::Manifest(manifest.body.into()),
-                blob,
-                Some(manifest.media_type),
-                manifest.access,
-                false,
-            )
-        }
-    };
-    parts.learn_access(digest, Some(lease.source.clone()), access);
-    parts
-        .engine
-        .tell(Input::OriginOpened {
-            blob,
-            media_type,
-            access,
-            sequential,
-        })
-        .await;
-    Ok((opened, blob))
 }
 
 /// Reads one stripe into the file, and says of what it has written. Gives its length and how long it took.
