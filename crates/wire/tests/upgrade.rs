@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use minicbor::{Decode, Encode};
 use piece::{Blob, Digest, Midstate, NodeId};
+use wire::Authorization;
 use wire::control::{
     Access, Address, Failure, Holding, Kind, Lease, Locality, Neighbour, Query, Reading, Repository, Request, Response,
     Resume, Retraction, Role, Source, Swarm, Upstream, UpstreamAnswer,
@@ -125,6 +126,7 @@ fn requests() -> Vec<Request> {
         repository: source().repository,
         query: Query::Tag { tag: "v1".into() },
     };
+    let authorization = Authorization::from_header("Bearer a.b.c").unwrap().unwrap();
     vec![
         Request::Register {
             protocol: wire::PROTOCOL,
@@ -153,6 +155,18 @@ fn requests() -> Vec<Request> {
         Request::Preheat {
             blobs: vec![(blob(), source())],
             to: Some(Role::Peer),
+        },
+        Request::Authorised {
+            upstream: Upstream {
+                repository: source().repository,
+                query: Query::Ping,
+            },
+            authorization: Some(authorization.clone()),
+        },
+        Request::Lend {
+            digest,
+            source: source(),
+            authorization,
         },
     ]
 }

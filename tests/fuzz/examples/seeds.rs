@@ -9,6 +9,7 @@ use fuzz::side_file::sample;
 use fuzz::{archive, signed_run};
 use piece::{Blob, Digest, Midstate, MidstateRun, NodeId, SignedRun, Standing, prove};
 use store::{Config, Store};
+use wire::Authorization;
 use wire::control::{
     Access, Accusation, Address, Failure, Holding, Kind, Lease, Locality, Neighbour, Offence, Query, Reading,
     Repository, Request, Response, Resume, Retraction, Role, Source, Swarm, Upstream, UpstreamAnswer,
@@ -225,6 +226,7 @@ fn requests() {
             digest: BLOB.digest,
             query: String::new(),
         },
+        Query::Ping,
     ];
     for (number, query) in queries.into_iter().enumerate() {
         let repository = source().repository;
@@ -244,6 +246,27 @@ fn requests() {
         Request::Preheat {
             blobs: vec![(BLOB, source())],
             to: Some(Role::Peer),
+        },
+    );
+    let shown = |value| Authorization::from_header(value).ok().flatten();
+    let upstream = Upstream {
+        repository: source().repository,
+        query: Query::Ping,
+    };
+    for (number, authorization) in [None, shown("Basic dTpw")].into_iter().enumerate() {
+        let upstream = upstream.clone();
+        let request = Request::Authorised {
+            upstream,
+            authorization,
+        };
+        put(&format!("authorised{number}"), request);
+    }
+    put(
+        "lend",
+        Request::Lend {
+            digest: BLOB.digest,
+            source: source(),
+            authorization: shown("Bearer a.b.c").expect("it is a credential"),
         },
     );
 }
