@@ -27,7 +27,14 @@ pub(crate) struct Endpoints {
     /// For every registry that has nothing of its own.
     http: reqwest::Client,
     /// For those with a CA or a client certificate, by registry name.
-    particular: HashMap<String, reqwest::Client>,
+    particular: HashMap<String, Particular>,
+}
+
+/// How one registry is reached in TLS.
+struct Particular {
+    http: reqwest::Client,
+    /// The same with this node's certificate, if it has one for the registry.
+    certified: Option<reqwest::Client>,
 }
 
 /// One repository, as it is reached.
@@ -39,6 +46,9 @@ pub(crate) struct Endpoint {
     pub(crate) base: Url,
     /// Trusts what the operator trusts for this registry.
     pub(crate) http: reqwest::Client,
+    /// The same, and shows this node's certificate, if there is one for the registry. That is for the node's own requests: what
+    /// it opens is for nobody else.
+    pub(crate) certified: Option<reqwest::Client>,
 }
 
 impl Endpoints {
@@ -64,8 +74,10 @@ impl Endpoints {
                 base(endpoint, false).ok_or_else(|| ConfigError::Host(endpoint.clone()))?;
             }
             if registry.wants_tls() {
-                let tls = tls::particular(&system, name, registry)?;
-                particular.insert(name.clone(), http_client(&config, tls)?);
+                let certified = tls::certified(&system, name, registry)?;
+                let certified = certified.map(|tls| http_client(&config, tls)).transpose()?;
+                let http = http_client(&config, tls::particular(&system, name, registry)?)?;
+                particular.insert(name.clone(), Particular { http, certified });
             }
         }
         Ok(Self {
@@ -97,11 +109,15 @@ impl Endpoints {
         let host = self.host(name);
         let base =
             base(host, self.is_plain(name, host)).ok_or_else(|| invalid("registry", name, "write HOST[:PORT]"))?;
-        let http = self.particular.get(name).unwrap_or(&self.http).clone();
+        let (http, certified) = match self.particular.get(name) {
+            Some(particular) => (&particular.http, particular.certified.clone()),
+            None => (&self.http, None),
+        };
         Ok(Endpoint {
             repository: repository.clone(),
             base,
-            http,
+            http: http.clone(),
+            certified,
         })
     }
 

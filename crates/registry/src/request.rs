@@ -127,7 +127,7 @@ impl Client {
                 let response = accept(ask, response)?;
                 return Ok(Answered {
                     response,
-                    access: grant.access,
+                    access: self.access(ask.endpoint, grant),
                     storage: (!own).then_some(url),
                 });
             };
@@ -140,7 +140,7 @@ impl Client {
                 // The registry has said yes. A URL signed for GET would answer a HEAD with 403.
                 return Ok(Answered {
                     response,
-                    access: grant.access,
+                    access: self.access(ask.endpoint, grant),
                     storage: Some(target),
                 });
             }
@@ -152,15 +152,30 @@ impl Client {
         Err(ask.lie(Lie::Redirect("more than five in a row")))
     }
 
+    /// Only the node's own requests show its certificate.
+    pub(crate) fn http<'e>(&self, endpoint: &'e Endpoint) -> &'e reqwest::Client {
+        match self.asker() {
+            Asker::Node => endpoint.certified.as_ref().unwrap_or(&endpoint.http),
+            Asker::Client(_) | Asker::Stranger => &endpoint.http,
+        }
+    }
+
+    /// What a success says about the content. Where the registry knows this node by its certificate, nobody else has asked.
+    fn access(&self, endpoint: &Endpoint, grant: &Grant) -> Access {
+        match (self.asker(), grant.access) {
+            (Asker::Node, Access::Public) if endpoint.certified.is_some() => Access::Private,
+            (_, access) => access,
+        }
+    }
+
     async fn send(
         &self,
         ask: &Ask<'_>,
         url: Url,
         authorization: Option<HeaderValue>,
     ) -> Result<Response, RegistryError> {
-        let mut request = ask
-            .endpoint
-            .http
+        let mut request = self
+            .http(ask.endpoint)
             .request(ask.method.clone(), url)
             .header(ACCEPT_ENCODING, "identity");
         if let Some(accept) = ask.accept {

@@ -15,23 +15,23 @@ pub(crate) fn general(system: RootCertStore) -> Result<ClientConfig, ConfigError
     Ok(trusting(system)?.with_no_client_auth())
 }
 
-/// For one registry, with its CA and our certificate for it.
+/// For one registry, with its CA.
 pub(crate) fn particular(
     system: &RootCertStore,
     name: &str,
     registry: &RegistryConfig,
 ) -> Result<ClientConfig, ConfigError> {
-    let mut roots = system.clone();
-    if let Some(path) = &registry.ca_file {
-        add_ca(&mut roots, path).map_err(|reason| ConfigError::Ca {
-            registry: name.to_owned(),
-            path: path.clone(),
-            reason,
-        })?;
-    }
-    let tls = trusting(roots)?;
+    Ok(trusting(roots(system, name, registry)?)?.with_no_client_auth())
+}
+
+/// The same with our certificate for it, if there is one.
+pub(crate) fn certified(
+    system: &RootCertStore,
+    name: &str,
+    registry: &RegistryConfig,
+) -> Result<Option<ClientConfig>, ConfigError> {
     let Some(ClientCertificate { certificate, key }) = &registry.client_certificate else {
-        return Ok(tls.with_no_client_auth());
+        return Ok(None);
     };
     let wrong = |path: &Path, reason: String| ConfigError::ClientCertificate {
         registry: name.to_owned(),
@@ -41,8 +41,21 @@ pub(crate) fn particular(
     let chain = chain(certificate).map_err(|reason| wrong(certificate, reason))?;
     let secret = credentials::private(key).and_then(|()| PrivateKeyDer::from_pem_file(key).map_err(|e| e.to_string()));
     let secret = secret.map_err(|reason| wrong(key, reason))?;
-    tls.with_client_auth_cert(chain, secret)
-        .map_err(|error| wrong(key, format!("it does not go with {}: {error}", certificate.display())))
+    let tls = trusting(roots(system, name, registry)?)?.with_client_auth_cert(chain, secret);
+    let fits = tls.map_err(|error| wrong(key, format!("it does not go with {}: {error}", certificate.display())));
+    fits.map(Some)
+}
+
+fn roots(system: &RootCertStore, name: &str, registry: &RegistryConfig) -> Result<RootCertStore, ConfigError> {
+    let mut roots = system.clone();
+    if let Some(path) = &registry.ca_file {
+        add_ca(&mut roots, path).map_err(|reason| ConfigError::Ca {
+            registry: name.to_owned(),
+            path: path.clone(),
+            reason,
+        })?;
+    }
+    Ok(roots)
 }
 
 /// The roots that the system trusts.

@@ -149,8 +149,8 @@ async fn send(
     request: Request,
     failed: &Failed<'_>,
 ) -> Result<reqwest::Response, RegistryError> {
-    let mut builder = endpoint
-        .http
+    let mut builder = client
+        .http(endpoint)
         .request(request.method, request.url)
         .header(ACCEPT_ENCODING, "identity");
     if let Some(authorization) = &request.authorization {

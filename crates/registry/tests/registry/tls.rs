@@ -5,7 +5,8 @@ use std::sync::Arc;
 use registry::{Client, ClientCertificate, Config, ConfigError, RegistryConfig, RegistryError};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::TlsAcceptor;
-use wire::control::Repository;
+use wire::Authorization;
+use wire::control::{Access, Repository};
 
 use crate::scripted::{Reply, Server, config};
 
@@ -114,8 +115,19 @@ async fn a_client_certificate_says_who_we_are() {
         with(Some(ClientCertificate { certificate, key }))
     };
     let key = file("client.key", &own.key_pair.serialize_pem(), 0o600);
-    let read = shown(key).unwrap().manifest(&repository, "v1").await.unwrap();
+    let read = shown(key.clone()).unwrap().manifest(&repository, "v1").await.unwrap();
     assert_eq!(read.body, b"{}");
+    assert_eq!(
+        read.access,
+        Access::Private,
+        "the registry has not been asked as anybody"
+    );
+    let shown_in_vain = Authorization::from_header("Bearer x").unwrap().unwrap();
+    let node = shown(key).unwrap();
+    for client in [node.on_behalf(shown_in_vain), node.as_stranger()] {
+        let refused = client.manifest(&repository, "v1").await;
+        assert!(refused.is_err(), "the node's certificate opens nothing to clients");
+    }
     assert!(
         with(None).unwrap().manifest(&repository, "v1").await.is_err(),
         "who are we?"

@@ -61,7 +61,8 @@ section! {
     plain_http: bool = false, "true";
     /// PEM certificates to trust for it besides the system's. Unset: none.
     ca_file: Option<PathBuf> = None, "/etc/packswarm/ca.pem";
-    /// A PEM certificate chain by which this node shows it in TLS who it is; goes with `client_key`. Unset: none.
+    /// A PEM certificate chain by which this node shows it in TLS who it is; goes with `client_key`. What the registry serves
+    /// then is for clients by `[access] local = "node"` only: whether it would serve them is asked without. Unset: none.
     client_cert: Option<PathBuf> = None, "/etc/packswarm/client.pem";
     /// The PEM private key of `client_cert`, in a file readable by its owner and at most its group. Unset: none.
     client_key: Option<PathBuf> = None, "/etc/packswarm/client.key";
