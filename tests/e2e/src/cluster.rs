@@ -11,7 +11,7 @@ use crate::lab::binary;
 use crate::memory::Watch;
 use crate::node::Setup;
 use crate::process::run;
-use crate::{Lab, Node, Role, wait};
+use crate::{Lab, Network, Node, Role, wait};
 
 /// Nodes dial again every few seconds.
 const JOINED: Duration = Duration::from_secs(30);
@@ -29,6 +29,8 @@ pub struct Options<'a> {
     pub seed_config: &'a str,
     /// The peers' configuration file.
     pub peer_config: &'a str,
+    /// Where each process gets a host of its own, under its name. Unset: all of them share this machine's loopback.
+    pub network: Option<&'a Network>,
 }
 
 /// A scheduler with its seeds and peers. Everything is killed when it is dropped.
@@ -43,6 +45,7 @@ pub struct Cluster {
     /// Watches the memory of all of them.
     pub memory: Arc<Watch>,
     key: PathBuf,
+    network: Option<Network>,
 }
 
 impl Cluster {
@@ -50,7 +53,10 @@ impl Cluster {
     pub fn start(lab: &Lab, options: &Options<'_>) -> Self {
         let key = keygen(lab, "cluster.key");
         let memory = Arc::new(Watch::new());
-        let scheduler = setup(lab, Role::Scheduler, "scheduler", options.scheduler_config, &key);
+        let mut scheduler = setup(lab, Role::Scheduler, "scheduler", options.scheduler_config, &key);
+        if let Some(network) = options.network {
+            scheduler.move_to(network.host("scheduler"));
+        }
         let scheduler = Node::start(scheduler, &memory);
         let mut cluster = Self {
             scheduler,
@@ -58,6 +64,7 @@ impl Cluster {
             peers: Vec::new(),
             memory,
             key,
+            network: options.network.cloned(),
         };
         for number in 0..options.seeds {
             let seed = cluster.node(lab, Role::Seed, &format!("seed-{number}"), options.seed_config);
@@ -80,6 +87,9 @@ impl Cluster {
     pub fn setup(&self, lab: &Lab, role: Role, name: &str, config: &str) -> Setup {
         let mut setup = setup(lab, role, name, config, &self.key);
         setup.schedulers.push(self.scheduler.control());
+        if let Some(network) = &self.network {
+            setup.move_to(network.host(name));
+        }
         setup
     }
 
@@ -119,5 +129,6 @@ pub fn setup(lab: &Lab, role: Role, name: &str, config: &str, key: &Path) -> Set
         key: key.to_owned(),
         schedulers: Vec::new(),
         ip: Ipv4Addr::LOCALHOST.into(),
+        host: None,
     }
 }

@@ -28,10 +28,14 @@ struct Root {
 impl Lab {
     /// Waits for its turn. What labs of killed tests left behind is removed.
     pub fn new(name: &str) -> Self {
-        let all = workspace().join("target/e2e");
-        fs::create_dir_all(&all).expect("target/ is writable");
+        Self::within(&workspace().join("target/e2e"), name)
+    }
+
+    /// The same in a directory of the caller's, where labs wait for each other as well.
+    pub fn within(all: &Path, name: &str) -> Self {
+        fs::create_dir_all(all).unwrap_or_else(|error| panic!("{}: {error}", all.display()));
         let turn = take_turn(&all.join("turn"), name);
-        for entry in fs::read_dir(&all).expect("the directory was just made").flatten() {
+        for entry in fs::read_dir(all).expect("the directory was just made").flatten() {
             if entry.path().is_dir() {
                 // Somebody may still look at it; the next lab tries again.
                 let _ = fs::remove_dir_all(entry.path());
@@ -39,7 +43,7 @@ impl Lab {
         }
         let dir = tempfile::Builder::new()
             .prefix(&format!("{name}-"))
-            .tempdir_in(&all)
+            .tempdir_in(all)
             .expect("target/ is writable");
         let path = dir.path().to_owned();
         Self {
@@ -155,14 +159,13 @@ pub fn workspace() -> PathBuf {
         .expect("the workspace exists")
 }
 
-/// The `packswarm` that belongs to this build of the tests.
+/// The `packswarm` that belongs to this build of the tests, or of the benchmark that uses them.
 pub fn binary() -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let binary = test
-        .ancestors()
-        .nth(2)
-        .expect("tests lie in target/PROFILE/deps")
-        .join("packswarm");
+    let this = std::env::current_exe().expect("a test has a path");
+    let dir = this.parent().expect("it is in a directory");
+    // Tests lie in target/PROFILE/deps, binaries in target/PROFILE.
+    let tests = dir.ends_with("deps").then(|| dir.parent()).flatten();
+    let binary = tests.unwrap_or(dir).join("packswarm");
     assert!(
         binary.exists(),
         "{} is not built: run `cargo build -p packswarm`",

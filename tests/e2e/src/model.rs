@@ -19,6 +19,8 @@ const VERSION: u32 = 1;
 /// Generated and written at a time.
 const CHUNK: u64 = 4 << 20;
 const MIB: u64 = 1 << 20;
+/// Of [`Model::weights`]: another one than those of models that are pushed.
+const WEIGHTS_SEED: u64 = 77;
 /// A mode that is not everybody's default, to see that it arrives.
 const SCRIPT_MODE: u32 = 0o755;
 
@@ -94,6 +96,24 @@ impl Model {
         let dir = lab.dir(format!("pushed-{name}"));
         let repository = format!("models/{name}");
         let manifest = artifact::place_weights(registry, &repository, &dir, seed, sizes);
+        let blobs = blobs(&manifest);
+        Self {
+            dir,
+            name: name.to_owned(),
+            manifest,
+            blobs,
+        }
+    }
+
+    /// Raw weight files of these sizes, in a registry's storage that lies in the lab.
+    pub fn weights(lab: &Lab, name: &str, sizes: &[usize]) -> Self {
+        let dir = lab.dir(format!("weights-{name}"));
+        let manifest = {
+            let registry = pushing(lab, &dir);
+            artifact::place_weights(&registry, &format!("models/{name}"), &dir, WEIGHTS_SEED, sizes)
+        };
+        fs::write(dir.join("manifest.json"), &manifest).expect("the lab is writable");
+        share_files(&dir);
         let blobs = blobs(&manifest);
         Self {
             dir,
@@ -270,7 +290,14 @@ fn build(lab: &Lab, dir: &Path) {
 
 /// A registry to push to, whose storage is `dir`.
 pub(crate) fn pushing(lab: &Lab, dir: &Path) -> Registry {
-    Registry::on(&lab.dir("pushing"), "pushing", dir, &lab.log("pushing"), Service::Open)
+    Registry::on(
+        &lab.dir("pushing"),
+        "pushing",
+        dir,
+        &lab.log("pushing"),
+        Service::Open,
+        None,
+    )
 }
 
 /// Notes what the registry serves under the tag.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::http::{Request, Response};
 use crate::lab::binary;
 use crate::memory::Watch;
-use crate::{Process, wait};
+use crate::{Host, Process, wait};
 
 /// A debug build opens a store with a few blobs in much less.
 const START: Duration = Duration::from_secs(30);
@@ -58,6 +58,16 @@ pub struct Setup {
     pub schedulers: Vec<SocketAddr>,
     /// Where it listens, each time.
     pub ip: IpAddr,
+    /// The host that it runs in, and that its clients are in. Unset: this machine.
+    pub host: Option<Host>,
+}
+
+impl Setup {
+    /// Has it run in a host of a network, and listen there.
+    pub fn move_to(&mut self, host: Host) {
+        self.ip = host.address();
+        self.host = Some(host);
+    }
 }
 
 /// A node, running or killed.
@@ -185,12 +195,28 @@ impl Node {
 
     /// Asks its admin endpoint.
     pub fn get(&self, path: &str) -> Response {
-        Request::get(self.admin(), path).send()
+        self.send(&Request::get(self.admin(), path))
     }
 
     /// Tells its admin endpoint to do something.
     pub fn post(&self, path: &str) -> Response {
-        Request::new("POST", self.admin(), path).send()
+        self.send(&Request::new("POST", self.admin(), path))
+    }
+
+    /// Sends a request from where the node is.
+    pub fn send(&self, request: &Request<'_>) -> Response {
+        match &self.setup.host {
+            Some(host) => host.enter(|| request.send()),
+            None => request.send(),
+        }
+    }
+
+    /// The same command where the node is.
+    pub fn beside(&self, command: Command) -> Command {
+        match &self.setup.host {
+            Some(host) => host.inside(&command),
+            None => command,
+        }
     }
 
     /// Its status.
@@ -283,7 +309,12 @@ pub fn command(setup: &Setup, listen: Option<SocketAddr>) -> Command {
 fn spawn(setup: &Setup, listen: Option<SocketAddr>) -> Process {
     // The old one says nothing about the new process. There is none at the first start.
     let _ = fs::remove_file(ready_file(setup));
-    Process::start(&setup.name, &mut command(setup, listen), &setup.log)
+    let command = command(setup, listen);
+    let mut command = match &setup.host {
+        Some(host) => host.inside(&command),
+        None => command,
+    };
+    Process::start(&setup.name, &mut command, &setup.log)
 }
 
 fn ready_file(setup: &Setup) -> PathBuf {

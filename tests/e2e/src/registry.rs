@@ -1,14 +1,14 @@
 //! Debian's `docker-registry` (CNCF Distribution 2.8), with models that were pushed before, and its access log.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use crate::access_log::Entry;
 use crate::tokens::Tokens;
-use crate::{Lab, Model, Process, tree, wait};
+use crate::{Host, Lab, Model, Process, tree, wait};
 
 /// The name of the one user of a private registry.
 pub const USER: &str = "reader";
@@ -49,46 +49,77 @@ impl Registry {
 
     /// A registry under a name, which its files in the lab have.
     pub fn named(lab: &Lab, name: &str, models: &[&Model], service: Service) -> Self {
-        let root = lab.dir(format!("{name}-storage"));
-        for model in models {
-            link_tree(model.storage(), &root);
-        }
-        Self::on(&lab.dir(name), name, &root, &lab.log(name), service)
+        Self::on(
+            &lab.dir(name),
+            name,
+            &stock(lab, name, models),
+            &lab.log(name),
+            service,
+            None,
+        )
+    }
+
+    /// The same in a host of a network.
+    pub fn in_host(lab: &Lab, name: &str, models: &[&Model], service: Service, host: &Host) -> Self {
+        Self::on(
+            &lab.dir(name),
+            name,
+            &stock(lab, name, models),
+            &lab.log(name),
+            service,
+            Some(host),
+        )
     }
 
     /// A registry with these models for those to whom this server gives tokens.
     pub fn with_tokens(lab: &Lab, name: &str, models: &[&Model], tokens: &Tokens) -> Self {
-        let root = lab.dir(format!("{name}-storage"));
-        for model in models {
-            link_tree(model.storage(), &root);
-        }
-        let (dir, log) = (lab.dir(name), lab.log(name));
-        Self::configured(&dir, name, &root, &log, (&tokens.registry_config(), ""))
+        let (dir, root, log) = (lab.dir(name), stock(lab, name, models), lab.log(name));
+        Self::configured(&dir, name, &root, &log, (&tokens.registry_config(), ""), None)
     }
 
     /// A registry on a storage directory, whose own files go to `dir`.
-    pub(crate) fn on(dir: &Path, name: &str, storage: &Path, log: &Path, service: Service) -> Self {
+    pub(crate) fn on(
+        dir: &Path,
+        name: &str,
+        storage: &Path,
+        log: &Path,
+        service: Service,
+        host: Option<&Host>,
+    ) -> Self {
+        let ip = host.map_or(Ipv4Addr::LOCALHOST.into(), Host::address);
         let (auth, tls) = match service {
             Service::Open => (String::new(), String::new()),
             Service::Private => (private(dir), String::new()),
-            Service::Encrypted => (String::new(), encrypted(dir)),
+            Service::Encrypted => (String::new(), encrypted(dir, ip)),
         };
-        Self::configured(dir, name, storage, log, (&auth, &tls))
+        Self::configured(dir, name, storage, log, (&auth, &tls), host)
     }
 
-    fn configured(dir: &Path, name: &str, storage: &Path, log: &Path, (auth, tls): (&str, &str)) -> Self {
+    fn configured(
+        dir: &Path,
+        name: &str,
+        storage: &Path,
+        log: &Path,
+        (auth, tls): (&str, &str),
+        host: Option<&Host>,
+    ) -> Self {
+        let ip = host.map_or(Ipv4Addr::LOCALHOST.into(), Host::address);
         let config = dir.join("config.yml");
         let text = format!(
             "version: 0.1\n\
              log: {{level: info, accesslog: {{disabled: false}}}}\n\
              storage: {{filesystem: {{rootdirectory: {storage:?}}}, maintenance: {{uploadpurging: {{enabled: false}}}}}}\n\
-             http: {{addr: '127.0.0.1:0', secret: e2e{tls}}}\n{auth}"
+             http: {{addr: '{ip}:0', secret: e2e{tls}}}\n{auth}"
         );
         fs::write(&config, text).expect("the lab is writable");
         let access = dir.join("access.log");
         let stdout = File::create(&access).expect("the lab is writable");
         let mut command = Command::new("docker-registry");
-        let process = Process::start_with(name, command.arg("serve").arg(config), stdout, log);
+        command.arg("serve").arg(config);
+        if let Some(host) = host {
+            command = host.inside(&command);
+        }
+        let process = Process::start_with(name, &mut command, stdout, log);
         let address = wait::until("the registry's start", SOON, || {
             let log = process.log();
             let (_, rest) = log.split_once("listening on ")?;
@@ -103,7 +134,17 @@ impl Registry {
         }
     }
 
-    /// The certificate of an encrypted one. It is for `localhost`.
+    /// What a seed's or peer's configuration says to read it by plain HTTP, beyond loopback.
+    pub fn insecure(&self) -> String {
+        format!("[registry]\ninsecure = [\"{}\"]\n", self.address)
+    }
+
+    /// The process.
+    pub const fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The certificate of an encrypted one. It is for `localhost` and the address.
     pub fn certificate(&self) -> &Path {
         &self.certificate
     }
@@ -180,6 +221,15 @@ impl Registry {
     }
 }
 
+/// The storage of a registry with these models.
+fn stock(lab: &Lab, name: &str, models: &[&Model]) -> PathBuf {
+    let root = lab.dir(format!("{name}-storage"));
+    for model in models {
+        link_tree(model.storage(), &root);
+    }
+    root
+}
+
 /// The configuration of a private registry.
 fn private(dir: &Path) -> String {
     let passwords = dir.join("htpasswd");
@@ -188,8 +238,8 @@ fn private(dir: &Path) -> String {
 }
 
 /// The configuration of an encrypted registry.
-fn encrypted(dir: &Path) -> String {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("the name is valid");
+fn encrypted(dir: &Path, ip: IpAddr) -> String {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), ip.to_string()]).expect("the name is valid");
     let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
     fs::write(&certificate, made.cert.pem()).expect("the lab is writable");
     fs::write(&key, made.key_pair.serialize_pem()).expect("the lab is writable");

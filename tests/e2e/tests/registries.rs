@@ -89,6 +89,7 @@ fn a_tag_that_moved_is_noticed_within_its_time() {
         scheduler_config: scheduler,
         seed_config: nodes,
         peer_config: nodes,
+        ..Options::default()
     };
     let cluster = Cluster::start(&lab, &options);
     let path = format!("/v2/{}/manifests/v1?ns={}", model.repository(), registry.address());

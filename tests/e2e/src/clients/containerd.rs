@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::model::Blob;
-use crate::{Lab, Process, wait};
+use crate::{Host, Lab, Process, wait};
 
 /// It opens a few databases.
 const START: Duration = Duration::from_secs(30);
@@ -19,23 +19,26 @@ pub struct Containerd {
     root: PathBuf,
     socket: PathBuf,
     hosts: PathBuf,
+    host: Option<Host>,
 }
 
 impl Containerd {
     /// Starts one whose pulls from `registry` go to `mirror` first.
     pub fn start(lab: &Lab, name: &str, registry: SocketAddr, mirror: SocketAddr) -> Self {
-        let hosts = lab.dir(format!("{name}-hosts"));
-        let host = hosts.join(registry.to_string().replace(':', "_") + "_");
-        fs::create_dir_all(&host).expect("the lab is writable");
-        let text = format!(
-            "server = \"http://{registry}\"\n[host.\"http://{mirror}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
-        );
-        fs::write(host.join("hosts.toml"), text).expect("the lab is writable");
-        Self::start_with(lab, name, hosts)
+        Self::launch(lab, name, mirror_first(lab, name, registry, mirror), None)
+    }
+
+    /// The same in a host of a network, where its clients run too.
+    pub fn in_host(lab: &Lab, name: &str, registry: SocketAddr, mirror: SocketAddr, host: &Host) -> Self {
+        Self::launch(lab, name, mirror_first(lab, name, registry, mirror), Some(host.clone()))
     }
 
     /// Starts one that pulls as the files in `hosts` say.
     pub fn start_with(lab: &Lab, name: &str, hosts: PathBuf) -> Self {
+        Self::launch(lab, name, hosts, None)
+    }
+
+    fn launch(lab: &Lab, name: &str, hosts: PathBuf, host: Option<Host>) -> Self {
         let dir = lab.dir(name);
         let (root, socket, config) = (dir.join("root"), dir.join("ctr.sock"), dir.join("config.toml"));
         let text = format!(
@@ -47,12 +50,17 @@ impl Containerd {
         );
         fs::write(&config, text).expect("the lab is writable");
         let mut command = Command::new("containerd");
-        let process = Process::start(name, command.arg("--config").arg(config), &lab.log(name));
+        command.arg("--config").arg(config);
+        if let Some(host) = &host {
+            command = host.inside(&command);
+        }
+        let process = Process::start(name, &mut command, &lab.log(name));
         let containerd = Self {
             _process: process,
             root,
             socket,
             hosts,
+            host,
         };
         wait::until_true("containerd's start", START, || {
             let output = containerd.ctr(&["version"]).output();
@@ -76,16 +84,33 @@ impl Containerd {
         command
     }
 
+    /// Where it keeps blobs.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("io.containerd.content.v1.content/blobs/sha256")
+    }
+
     /// Where it keeps a blob.
     pub fn blob(&self, blob: &Blob) -> PathBuf {
-        self.root
-            .join("io.containerd.content.v1.content/blobs/sha256")
-            .join(blob.hex())
+        self.blobs().join(blob.hex())
     }
 
     fn ctr(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("ctr");
         command.arg("--address").arg(&self.socket).args(arguments);
-        command
+        match &self.host {
+            Some(host) => host.inside(&command),
+            None => command,
+        }
     }
+}
+
+/// A directory that sends pulls from `registry` to `mirror` first.
+fn mirror_first(lab: &Lab, name: &str, registry: SocketAddr, mirror: SocketAddr) -> PathBuf {
+    let hosts = lab.dir(format!("{name}-hosts"));
+    let host = hosts.join(registry.to_string().replace(':', "_") + "_");
+    fs::create_dir_all(&host).expect("the lab is writable");
+    let text =
+        format!("server = \"http://{registry}\"\n[host.\"http://{mirror}\"]\ncapabilities = [\"pull\", \"resolve\"]\n");
+    fs::write(host.join("hosts.toml"), text).expect("the lab is writable");
+    hosts
 }

@@ -57,10 +57,8 @@ pub fn curl_as(
         }
     }
     fs::create_dir_all(to).expect("the lab is writable");
-    let config = lab.file(
-        format!("curl-{}.conf", mirror.port()),
-        config.trim_end_matches("next\n"),
-    );
+    let name = to.file_name().expect("it has a name").to_string_lossy();
+    let config = lab.file(format!("curl-{name}.conf"), config.trim_end_matches("next\n"));
     let mut command = Command::new("curl");
     command
         .args([
