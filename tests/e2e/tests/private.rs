@@ -93,6 +93,7 @@ fn cluster(lab: &Lab, peer_config: &str) -> Cluster {
             scheduler_config: LOUD,
             seed_config: LOUD,
             peer_config,
+            ..Options::default()
         },
     )
 }

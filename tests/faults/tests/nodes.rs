@@ -38,6 +38,7 @@ impl Stage {
             scheduler_config: SCHEDULER,
             seed_config: NODES,
             peer_config: NODES,
+            ..Options::default()
         };
         let cluster = Cluster::start(&lab, &options);
         Self {

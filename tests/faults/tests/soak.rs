@@ -173,6 +173,7 @@ fn a_cluster_lives_through_rounds_of_kills_and_loses_nothing() {
         scheduler_config: SCHEDULER,
         seed_config: NODES,
         peer_config: NODES,
+        ..Options::default()
     };
     let mut cluster = Cluster::start(&lab, &options);
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
