@@ -135,11 +135,16 @@ impl Node {
             let mut asked = asked(piece).iter().filter_map(|id| requests.by_id.get(id));
             asked.all(|request| request.from != node)
         };
+        let cursor = state.wanted.as_ref().and_then(|wanted| wanted.cursor);
+        // The first bytes that a client waits for share this neighbour's link with nothing else of the blob.
+        if pieces.have.is_empty() && cursor.is_some_and(|cursor| !elsewhere(cursor)) {
+            return false;
+        }
         let choice = Choice {
             pieces,
             node,
             mate,
-            cursor: state.wanted.as_ref().and_then(|wanted| wanted.cursor),
+            cursor,
             reading: &|piece| state.origin.as_ref().is_some_and(|origin| origin.is_reading(piece)),
             late: &|piece| {
                 let asked = asked(piece);

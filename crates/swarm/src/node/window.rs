@@ -20,8 +20,6 @@ const FORGET: Duration = Duration::from_secs(10);
 pub(super) struct Window {
     /// Bytes per second that arrive, smoothed.
     rate: f64,
-    /// Nothing has come since there was nothing under way.
-    opening: bool,
     /// Bytes since `since`.
     arrived: u64,
     since: Duration,
@@ -33,11 +31,6 @@ pub(super) struct Window {
 impl Window {
     /// A request has been made while none was under way: the time before it says nothing about the link.
     pub(super) const fn begin(&mut self, now: Duration) {
-        self.opening = true;
-        self.measure_from(now);
-    }
-
-    const fn measure_from(&mut self, now: Duration) {
         self.since = now;
         self.arrived = 0;
     }
@@ -53,7 +46,6 @@ impl Window {
 
     /// A piece has come.
     pub(super) fn stored(&mut self, now: Duration, bytes: u64) {
-        self.opening = false;
         self.arrived += bytes;
         let time = now.saturating_sub(self.since);
         if time < MEASURE {
@@ -65,14 +57,11 @@ impl Window {
         } else {
             self.rate.mul_add(0.75, rate * 0.25)
         };
-        self.measure_from(now);
+        self.begin(now);
     }
 
     /// Bytes to keep under way while pieces of this length are asked for: what fills the pipe, and so many pieces.
     pub(super) fn bytes(&self, piece_len: u64, pieces: usize) -> u64 {
-        if self.opening {
-            return piece_len.max(SMALL);
-        }
         let delay = self.shortest.into_iter().flatten().min().unwrap_or_default();
         let pipe = self.rate * delay.as_secs_f64() * PROBE;
         (pieces as u64 * piece_len).max(SMALL) + pipe as u64
@@ -91,16 +80,6 @@ mod tests {
         let window = Window::default();
         assert_eq!(window.bytes(4 * MIB, 6), 6 * 4 * MIB);
         assert_eq!(window.bytes(1000, 6), SMALL, "and hundreds of small ones");
-    }
-
-    #[test]
-    fn the_first_piece_is_asked_for_almost_alone() {
-        let mut window = Window::default();
-        window.begin(Duration::ZERO);
-        assert_eq!(window.bytes(4 * MIB, 6), 4 * MIB);
-        assert_eq!(window.bytes(MIB, 6), SMALL);
-        window.stored(MS, 4 * MIB);
-        assert_eq!(window.bytes(4 * MIB, 6), 6 * 4 * MIB);
     }
 
     #[test]
