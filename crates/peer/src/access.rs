@@ -10,18 +10,17 @@
 //! names, so those are asked for one by one.
 
 mod accepted;
-mod recent;
 mod token;
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use hashlink::LruCache;
 use piece::Digest;
 use wire::Authorization;
 use wire::control::{Access, Failure, Repository};
 
 pub(crate) use accepted::{Accepted, Now};
-use recent::Recent;
 
 /// Contents of which it is remembered who may read them; those asked for longest ago go first. About 250 bytes each.
 const MAX_CONTENTS: usize = 65_536;
@@ -50,6 +49,17 @@ pub(crate) struct Verdict {
     pub(crate) media_type: Option<String>,
 }
 
+impl Verdict {
+    /// Nothing but who may read it.
+    pub(crate) const fn bare(access: Access) -> Self {
+        Self {
+            access,
+            size: None,
+            media_type: None,
+        }
+    }
+}
+
 /// What can be said of a client's wish without asking anybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Standing {
@@ -70,9 +80,9 @@ pub(crate) struct Verdicts {
     ttl: Duration,
     grace: Duration,
     /// By the registry's answers to anybody, or to nodes.
-    contents: Mutex<Recent<(Repository, Digest), Known>>,
+    contents: Mutex<LruCache<(Repository, Digest), Known>>,
     /// What the registry says to clients without credentials, and since when that is known.
-    challenges: Mutex<Recent<Repository, (Option<String>, Instant)>>,
+    challenges: Mutex<LruCache<Repository, (Option<String>, Instant)>>,
     /// By its answers to clients.
     pub(crate) clients: Accepted,
 }
@@ -89,8 +99,8 @@ impl Verdicts {
             local,
             ttl,
             grace,
-            contents: Mutex::new(Recent::new(MAX_CONTENTS)),
-            challenges: Mutex::new(Recent::new(MAX_REPOSITORIES)),
+            contents: Mutex::new(LruCache::new(MAX_CONTENTS)),
+            challenges: Mutex::new(LruCache::new(MAX_REPOSITORIES)),
             clients: Accepted::new(ttl, grace),
         }
     }
@@ -100,15 +110,17 @@ impl Verdicts {
     pub(crate) fn learn(&self, now: Instant, repository: &Repository, digest: Digest, mut verdict: Verdict) {
         let mut contents = self.contents();
         let key = (repository.clone(), digest);
+        let mut until = now + self.ttl;
         if let Some(known) = contents.get(&key).filter(|known| now < known.until) {
-            if verdict.access == Access::Personal {
+            if verdict.access == Access::Personal && known.verdict.access != Access::Personal {
+                // That stays known, but no longer for it: the registry may serve it to nobody else by now.
                 verdict.access = known.verdict.access;
+                until = known.until;
             }
             verdict.size = verdict.size.or(known.verdict.size);
             verdict.media_type = verdict.media_type.or_else(|| known.verdict.media_type.clone());
         }
-        let until = now + self.ttl;
-        contents.put(key, Known { verdict, until });
+        contents.insert(key, Known { verdict, until });
     }
 
     /// The verdict that holds `now`, if one is known.
@@ -141,7 +153,7 @@ impl Verdicts {
 
     /// The registry has refused a client that had nothing to show.
     pub(crate) fn learn_refusal(&self, now: Instant, repository: &Repository, challenge: Option<String>) {
-        self.challenges().put(repository.clone(), (challenge, now));
+        self.challenges().insert(repository.clone(), (challenge, now));
     }
 
     /// Whether the repository is known to want credentials.
@@ -188,11 +200,11 @@ impl Verdicts {
         challenge.clone().filter(|_| now < *since + age)
     }
 
-    fn contents(&self) -> MutexGuard<'_, Recent<(Repository, Digest), Known>> {
+    fn contents(&self) -> MutexGuard<'_, LruCache<(Repository, Digest), Known>> {
         self.contents.lock().expect("no holder of this lock panics")
     }
 
-    fn challenges(&self) -> MutexGuard<'_, Recent<Repository, (Option<String>, Instant)>> {
+    fn challenges(&self) -> MutexGuard<'_, LruCache<Repository, (Option<String>, Instant)>> {
         self.challenges.lock().expect("no holder of this lock panics")
     }
 }
@@ -238,14 +250,6 @@ mod tests {
         }
     }
 
-    fn verdict(access: Access) -> Verdict {
-        Verdict {
-            access,
-            size: None,
-            media_type: None,
-        }
-    }
-
     fn client() -> Authorization {
         Authorization::from_header("Basic dTpw").unwrap().unwrap()
     }
@@ -262,10 +266,10 @@ mod tests {
     fn a_verdict_is_bound_to_its_repository_and_expires() {
         let verdicts = verdicts(LocalAccess::Public);
         let now = Instant::now();
-        verdicts.learn(now, &repository("a"), Digest::EMPTY, verdict(Access::Public));
+        verdicts.learn(now, &repository("a"), Digest::EMPTY, Verdict::bare(Access::Public));
         assert_eq!(
             verdicts.get(now, &repository("a"), &Digest::EMPTY),
-            Some(verdict(Access::Public))
+            Some(Verdict::bare(Access::Public))
         );
         assert_eq!(verdicts.get(now, &repository("b"), &Digest::EMPTY), None);
         let later = |seconds| now + Duration::from_secs(seconds);
@@ -286,7 +290,7 @@ mod tests {
         ] {
             let (verdicts, now, home) = (verdicts(local), Now::read(), repository("a"));
             let alice = client();
-            verdicts.learn(now.clock, &home, Digest::EMPTY, verdict(access));
+            verdicts.learn(now.clock, &home, Digest::EMPTY, Verdict::bare(access));
             let standing = |client| verdicts.standing(now, &home, &Digest::EMPTY, client);
             if open {
                 assert_eq!(
@@ -328,16 +332,33 @@ mod tests {
     }
 
     #[test]
+    fn what_was_public_stays_so_no_longer_because_clients_show_credentials() {
+        let (verdicts, now) = (verdicts(LocalAccess::Public), Now::read());
+        let home = repository("a");
+        verdicts.learn(now.clock, &home, Digest::EMPTY, Verdict::bare(Access::Public));
+        let standing = |seconds| verdicts.standing(at(now, seconds), &home, &Digest::EMPTY, None);
+        for seconds in [100, 200, 299] {
+            verdicts.learn(
+                at(now, seconds).clock,
+                &home,
+                Digest::EMPTY,
+                Verdict::bare(Access::Personal),
+            );
+        }
+        assert_eq!((standing(299), standing(300)), (Standing::Admitted, Standing::Unknown));
+    }
+
+    #[test]
     fn a_clients_credential_does_not_blur_what_is_known_of_others() {
         let (verdicts, now) = (verdicts(LocalAccess::Public), Instant::now());
         let told = Verdict {
             size: Some(7),
-            ..verdict(Access::Public)
+            ..Verdict::bare(Access::Public)
         };
         verdicts.learn(now, &repository("a"), Digest::EMPTY, told.clone());
-        verdicts.learn(now, &repository("a"), Digest::EMPTY, verdict(Access::Personal));
+        verdicts.learn(now, &repository("a"), Digest::EMPTY, Verdict::bare(Access::Personal));
         assert_eq!(verdicts.get(now, &repository("a"), &Digest::EMPTY), Some(told));
-        verdicts.learn(now, &repository("a"), Digest::EMPTY, verdict(Access::Private));
+        verdicts.learn(now, &repository("a"), Digest::EMPTY, Verdict::bare(Access::Private));
         let known = verdicts.get(now, &repository("a"), &Digest::EMPTY).unwrap();
         assert_eq!((known.access, known.size), (Access::Private, Some(7)));
     }

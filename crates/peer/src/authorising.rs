@@ -66,7 +66,7 @@ pub(crate) async fn settle(parts: &Arc<Parts>, wish: Wish<'_>) -> Result<(), Fai
     let repository = wish.repository();
     match content(upstream::ask(parts, wish.probe()).await, repository) {
         Ok((_, _, access)) => {
-            learn(parts, repository, *wish.digest, access, None, None);
+            learn(parts, repository, *wish.digest, Verdict::bare(access));
             if parts.verdicts.is_open(access) {
                 Ok(())
             } else {
@@ -110,14 +110,7 @@ async fn show(parts: &Arc<Parts>, wish: Wish<'_>) -> Result<(), Failure> {
     match content(answer, repository) {
         Ok((blob, media_type, _)) if blob.digest == *digest => {
             clients.learn(Now::read(), client, repository, digest);
-            learn(
-                parts,
-                repository,
-                *digest,
-                Access::Personal,
-                size_of(&blob),
-                Some(media_type),
-            );
+            learn_told(parts, repository, &blob, &media_type, Access::Personal);
             Ok(())
         }
         Ok(_) => Err(misunderstood(repository)),
@@ -135,14 +128,7 @@ async fn show_nothing(parts: &Arc<Parts>, wish: Wish<'_>) -> Result<(), Failure>
     let answer = upstream::ask_for_client(parts, wish.probe(), None).await;
     match content(answer, repository) {
         Ok((blob, media_type, Access::Public)) if blob.digest == *wish.digest => {
-            learn(
-                parts,
-                repository,
-                *wish.digest,
-                Access::Public,
-                size_of(&blob),
-                Some(media_type),
-            );
+            learn_told(parts, repository, &blob, &media_type, Access::Public);
             Ok(())
         }
         Ok(_) => Err(misunderstood(repository)),
@@ -170,14 +156,7 @@ pub(crate) async fn resolve(
     )
     .await?;
     let (blob, media_type, access) = resolved;
-    learn(
-        parts,
-        &repository,
-        blob.digest,
-        access,
-        size_of(&blob),
-        Some(media_type.clone()),
-    );
+    learn_told(parts, &repository, &blob, &media_type, access);
     if let Some(client) = client.filter(|_| access == Access::Personal) {
         parts
             .verdicts
@@ -226,7 +205,11 @@ pub(crate) fn cover(parts: &Parts, wish: Wish<'_>, children: &[Child]) {
     let clients = &parts.verdicts.clients;
     for child in children.iter().filter(|child| child.is_covered) {
         let Blob { digest, size } = child.blob;
-        learn(parts, repository, digest, of_manifest.access, Some(size), None);
+        let verdict = Verdict {
+            size: Some(size),
+            ..Verdict::bare(of_manifest.access)
+        };
+        learn(parts, repository, digest, verdict);
         if let Some(client) = wish.client {
             clients.cover(client, repository, wish.digest, &digest);
         }
@@ -283,26 +266,20 @@ fn content(answer: UpstreamAnswer, repository: &Repository) -> Result<(Blob, Str
     }
 }
 
-/// The size that a registry has told: one that only redirects to its storage tells none.
-fn size_of(blob: &Blob) -> Option<u64> {
-    (blob.size > 0).then_some(blob.size)
+/// Remembers who may read a content.
+fn learn(parts: &Parts, repository: &Repository, digest: Digest, verdict: Verdict) {
+    parts.verdicts.learn(Now::read().clock, repository, digest, verdict);
 }
 
-/// Remembers who may read a content.
-pub(crate) fn learn(
-    parts: &Parts,
-    repository: &Repository,
-    digest: Digest,
-    access: Access,
-    size: Option<u64>,
-    media_type: Option<String>,
-) {
+/// Remembers what was told of a content besides, under this access.
+fn learn_told(parts: &Parts, repository: &Repository, blob: &Blob, media_type: &str, access: Access) {
     let verdict = Verdict {
         access,
-        size,
-        media_type,
+        // A registry that only redirects to its storage tells none.
+        size: (blob.size > 0).then_some(blob.size),
+        media_type: Some(media_type.to_owned()),
     };
-    parts.verdicts.learn(Now::read().clock, repository, digest, verdict);
+    learn(parts, repository, blob.digest, verdict);
 }
 
 /// The registry cannot be asked: an older verdict counts for a while if the operator grants that. Else the client is refused, in

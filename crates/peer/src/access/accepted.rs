@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use hashlink::LruCache;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use piece::Digest;
 use sha2::Sha256;
@@ -15,7 +16,6 @@ use wire::Authorization;
 use wire::control::Repository;
 use zeroize::Zeroizing;
 
-use super::recent::Recent;
 use super::token;
 
 /// Verdicts kept at most; those used longest ago go first. About 150 bytes each.
@@ -31,7 +31,7 @@ pub(crate) struct Accepted {
     secret: Zeroizing<Key>,
     ttl: Duration,
     grace: Duration,
-    verdicts: Mutex<Recent<Key, Verdict>>,
+    verdicts: Mutex<LruCache<Key, Verdict>>,
     asking: Mutex<HashMap<Key, Weak<tokio::sync::Mutex<()>>>>,
 }
 
@@ -49,7 +49,7 @@ impl Accepted {
             secret: Zeroizing::new(rand::random()),
             ttl,
             grace,
-            verdicts: Mutex::new(Recent::new(MAX_VERDICTS)),
+            verdicts: Mutex::new(LruCache::new(MAX_VERDICTS)),
             asking: Mutex::default(),
         }
     }
@@ -64,7 +64,7 @@ impl Accepted {
             grace: bounded(now.clock + self.ttl + self.grace),
         };
         let key = self.key(client, repository, digest);
-        self.verdicts().put(key, verdict);
+        self.verdicts().insert(key, verdict);
     }
 
     /// What holds for a content holds for another that it names, for as long.
@@ -79,7 +79,7 @@ impl Accepted {
         };
         // The child may have been asked about for itself, later.
         if verdicts.get(&child).is_none_or(|known| known.until < verdict.until) {
-            verdicts.put(child, verdict);
+            verdicts.insert(child, verdict);
         }
     }
 
@@ -137,7 +137,7 @@ impl Accepted {
         mac.finalize().into_bytes().into()
     }
 
-    fn verdicts(&self) -> std::sync::MutexGuard<'_, Recent<Key, Verdict>> {
+    fn verdicts(&self) -> std::sync::MutexGuard<'_, LruCache<Key, Verdict>> {
         self.verdicts.lock().expect("no holder of this lock panics")
     }
 }
