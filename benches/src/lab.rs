@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use identity::{ClusterKeys, NodeKey};
-use peer::{Listeners, LocalAccess, Peer};
+use peer::{Listeners, Peer};
 use piece::Digest;
 use scheduler::Scheduler;
 use tempfile::TempDir;
 use testbed::{Artifact, Content, File, Registry};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use wire::control::{Locality, Role};
+use wire::control::Role;
 
 use crate::Outcome;
 
@@ -190,33 +190,23 @@ impl Node {
 }
 
 fn config(role: Role, data_dir: &Path, scheduler: Option<SocketAddr>, transport: &transport::Config) -> peer::Config {
-    peer::Config {
-        role,
-        advertise: LOOPBACK,
-        locality: Locality::default(),
-        store: store::Config::at(data_dir),
+    let config = peer::Config {
         transport: transport.clone(),
-        control: control::Config {
-            schedulers: scheduler.iter().map(SocketAddr::to_string).collect(),
-            ..control::Config::new(LOOPBACK)
-        },
         registry: registry::Config {
             user_agent: format!("packswarm/bench ({}; 0)", role.name()),
             ..registry::Config::default()
         },
-        mirror: mirror::Config::default(),
-        node: match role {
-            Role::Seed => swarm::node::Config::seed(),
-            Role::Peer | Role::Scheduler => swarm::node::Config::default(),
-        },
-        http: httpd::Limits::default(),
-        local_access: LocalAccess::Public,
-        access_ttl: Duration::from_secs(300),
-        access_grace: Duration::ZERO,
-        tag_ttl: Duration::from_secs(10),
-        buffers: 96 << 20,
-        rates: peer::Rates::default(),
-        provers: 2,
+        ..peer::Config::new(
+            store::Config::at(data_dir),
+            control::Config {
+                schedulers: scheduler.iter().map(SocketAddr::to_string).collect(),
+                ..control::Config::new(LOOPBACK)
+            },
+        )
+    };
+    match role {
+        Role::Seed => seed::config(config),
+        Role::Peer | Role::Scheduler => config,
     }
 }
 

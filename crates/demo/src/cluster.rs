@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::{ClusterKeys, NodeKey};
-use peer::{Listeners, LocalAccess, Peer};
+use peer::{Listeners, Peer};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use wire::control::{Locality, Role};
+use wire::control::Role;
 
 use crate::DemoError;
 use crate::report::NodeReport;
@@ -124,29 +124,23 @@ async fn start_node(
         identity::peer_id(key.node_id())
     );
     let config = peer::Config {
-        role,
-        advertise: LOOPBACK,
-        locality: Locality::default(),
-        store: store::Config::at(data_dir),
-        transport: transport::Config::default(),
-        control: control::Config {
-            schedulers: vec![scheduler.to_string()],
-            ..control::Config::new(LOOPBACK)
-        },
         registry: registry::Config {
             user_agent,
             ..registry::Config::default()
         },
-        mirror: mirror::Config::default(),
-        node: swarm::node::Config::default(),
-        http: httpd::Limits::default(),
-        local_access: LocalAccess::Public,
-        access_ttl: Duration::from_secs(300),
-        access_grace: Duration::ZERO,
-        tag_ttl: Duration::from_secs(10),
-        buffers: 96 << 20,
-        rates: peer::Rates::default(),
+        // Twenty nodes share this machine.
         provers: 1,
+        ..peer::Config::new(
+            store::Config::at(data_dir),
+            control::Config {
+                schedulers: vec![scheduler.to_string()],
+                ..control::Config::new(LOOPBACK)
+            },
+        )
+    };
+    let config = match role {
+        Role::Seed => seed::config(config),
+        Role::Peer | Role::Scheduler => config,
     };
     let listeners = Listeners {
         data: UdpSocket::bind(LOOPBACK)?,

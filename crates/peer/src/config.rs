@@ -49,6 +49,32 @@ pub struct Config {
     pub provers: usize,
 }
 
+impl Config {
+    /// A peer with a store and a control plane, and defaults besides. It is reached at the address where its control plane
+    /// listens.
+    pub fn new(store: store::Config, control: control::Config) -> Self {
+        Self {
+            role: Role::Peer,
+            advertise: control.listen,
+            locality: Locality::default(),
+            store,
+            transport: transport::Config::default(),
+            control,
+            registry: registry::Config::default(),
+            mirror: mirror::Config::default(),
+            node: swarm::node::Config::default(),
+            http: httpd::Limits::default(),
+            local_access: LocalAccess::default(),
+            access_ttl: Duration::from_secs(300),
+            access_grace: Duration::ZERO,
+            tag_ttl: Duration::from_secs(10),
+            buffers: 96 << 20,
+            rates: Rates::default(),
+            provers: 2,
+        }
+    }
+}
+
 /// The sockets that a node serves on, bound by the caller.
 #[derive(Debug)]
 pub struct Listeners {

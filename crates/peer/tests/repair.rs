@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::{ClusterKeys, NodeKey};
-use peer::{Config, Listeners, LocalAccess, Peer};
+use peer::{Config, Listeners, Peer};
 use piece::Digest;
 use tempfile::TempDir;
 use testbed::{Artifact, Registry};
 use tokio::net::TcpListener;
-use wire::control::{Locality, Role};
+use wire::control::Role;
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -19,32 +19,21 @@ async fn node(role: Role, dir: &TempDir, schedulers: Vec<String>, keys: &Arc<Clu
     let key = NodeKey::generate();
     let config = Config {
         role,
-        advertise: LOOPBACK,
-        locality: Locality::default(),
-        store: store::Config {
-            // The damage is to be found by the one who asks.
-            scrub_rate: 0,
-            ..store::Config::at(dir.path().join(key.node_id().to_string()))
-        },
-        transport: transport::Config::default(),
-        control: control::Config {
-            schedulers,
-            ..control::Config::new(LOOPBACK)
-        },
         registry: registry::Config {
             user_agent: format!("packswarm/test ({}; {})", role.name(), key.node_id()),
             ..registry::Config::default()
         },
-        mirror: mirror::Config::default(),
-        node: swarm::node::Config::default(),
-        http: httpd::Limits::default(),
-        local_access: LocalAccess::Public,
-        access_ttl: Duration::from_secs(300),
-        access_grace: Duration::ZERO,
-        tag_ttl: Duration::from_secs(10),
-        buffers: 96 << 20,
-        rates: peer::Rates::default(),
-        provers: 2,
+        ..Config::new(
+            store::Config {
+                // The damage is to be found by the one who asks.
+                scrub_rate: 0,
+                ..store::Config::at(dir.path().join(key.node_id().to_string()))
+            },
+            control::Config {
+                schedulers,
+                ..control::Config::new(LOOPBACK)
+            },
+        )
     };
     let listeners = Listeners {
         data: UdpSocket::bind(LOOPBACK).unwrap(),

@@ -2,9 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZero;
-use std::time::Duration;
 
-use peer::LocalAccess;
 use serde::{Deserialize, Serialize};
 use wire::control::Role;
 
@@ -250,22 +248,9 @@ fn check(config: &peer::Config) -> Result<(), ConfigError> {
 fn node_defaults() -> peer::Config {
     let anywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
     peer::Config {
-        role: Role::Peer,
         advertise: (Ipv4Addr::UNSPECIFIED, 0).into(),
-        locality: wire::control::Locality::default(),
-        store: store::Config::at(""),
-        transport: transport::Config::default(),
-        control: control::Config::new(anywhere),
-        registry: registry::Config::default(),
-        mirror: mirror::Config::default(),
-        node: swarm::node::Config::default(),
-        http: httpd::Limits::default(),
-        local_access: LocalAccess::default(),
-        access_ttl: Duration::from_secs(300),
-        access_grace: Duration::ZERO,
-        tag_ttl: Duration::from_secs(10),
-        buffers: 96 << 20,
-        rates: peer::Rates::default(),
+        // One per core, which is looked up when a node starts.
         provers: 0,
+        ..peer::Config::new(store::Config::at(""), control::Config::new(anywhere))
     }
 }
