@@ -13,7 +13,6 @@ const HOLDERS: [NodeId; 2] = [NodeId::from_bytes([2; 32]), NodeId::from_bytes([3
 /// A peer whose client waits at this piece, or is not there yet, and what it asks two holders of the whole blob for.
 struct Stage {
     node: Node,
-    blob: Blob,
     asked: Vec<(FetchId, NodeId, PieceIndex)>,
 }
 
@@ -24,7 +23,6 @@ impl Stage {
         let me = NodeId::from_bytes([1; 32]);
         let mut stage = Self {
             node: Node::new(Identity { node: me, role }, Config::default(), 1),
-            blob,
             asked: Vec::new(),
         };
         let repository = Repository {
