@@ -141,7 +141,7 @@ pub enum UpstreamAnswer {
     /// To [`Query::Tags`], [`Query::Referrers`] and [`Query::Ping`]: the registry's answer.
     #[n(1)]
     Document {
-        /// The body, at most [`MAX_RELAYED_BODY`] bytes.
+        /// The body, at most [`MAX_RELAYED_BODY`](super::MAX_RELAYED_BODY) bytes.
         #[cbor(n(0), with = "minicbor::bytes")]
         body: Vec<u8>,
         /// Its media type.
