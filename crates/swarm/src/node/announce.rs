@@ -136,46 +136,36 @@ impl Node {
         }
     }
 
-    /// When the next `Have` about a blob is due.
-    pub(super) fn have_deadline(&self, digest: &Digest) -> Option<Duration> {
-        let mates = self.blobs.get(digest)?.mates.values();
-        mates
-            .filter(|mate| !mate.news.is_empty())
-            .map(|mate| mate.last_have + self.config.have_interval)
-            .min()
-    }
-
     /// Sends the `Have`s that are due: at once to a neighbour that has heard nothing lately, else gathered.
     pub(super) fn send_news(&mut self, now: Duration, out: &mut Vec<Output>) {
         let load = self.uploads.load();
-        let interval = self.config.have_interval;
-        self.newsy.retain(|digest| {
-            let Some(state) = self.blobs.get_mut(digest) else {
-                return false;
-            };
-            let mut left = false;
-            for (node, mate) in &mut state.mates {
-                if mate.news.is_empty() {
-                    continue;
-                }
-                if mate.last_have != Duration::ZERO && now < mate.last_have + interval {
-                    left = true;
+        let mut left = Vec::new();
+        while let Some(digest) = self.news.take_due(now) {
+            let mates = self
+                .blobs
+                .get_mut(&digest)
+                .into_iter()
+                .flat_map(|state| &mut state.mates);
+            for (node, mate) in mates.filter(|(_, mate)| !mate.news.is_empty()) {
+                let due = mate.last_have + self.config.have_interval;
+                if mate.last_have != Duration::ZERO && now < due {
+                    left.push((digest, due));
                     continue;
                 }
                 mate.last_have = now;
                 let ranges = ranges(&mut mate.news);
-                left |= !mate.news.is_empty();
+                if !mate.news.is_empty() {
+                    left.push((digest, now + self.config.have_interval));
+                }
                 out.push(Output::Send {
                     to: *node,
-                    message: Message::Have {
-                        digest: *digest,
-                        ranges,
-                        load,
-                    },
+                    message: Message::Have { digest, ranges, load },
                 });
             }
-            left
-        });
+        }
+        for (digest, due) in left {
+            self.news.note(digest, due);
+        }
     }
 }
 

@@ -1,15 +1,14 @@
-//! Piece requests: filling idle slots, noticing the slow, the end game, and what to make of each outcome.
+//! Piece requests under way: noticing the slow, and what to make of each outcome.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use piece::{Blob, Digest, NodeId, PieceIndex};
-use rand::Rng as _;
+use piece::{Digest, NodeId, PieceIndex};
 use wire::control::{Accusation, Offence};
 use wire::exchange::Refusal;
 
 use super::event::{FetchId, Outcome, Output};
-use super::picker::{self, Choice};
+use super::openings::Room;
 use super::window::Window;
 use super::{Config, Gain, Node};
 
@@ -19,20 +18,10 @@ const RESPITE: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_millis(100);
 /// While no piece has come yet, nobody knows how long one takes: this many times the usual patience.
 const UNKNOWN: u32 = 8;
-/// Late requests in a row after which a neighbour gets one request at a time.
-const LATE_LIMIT: u32 = 2;
-
-/// Whether those who ask to be spared are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spared {
-    Yes,
-    No,
-}
-
 /// All requests of ours that are under way.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    by_id: BTreeMap<FetchId, Request>,
+    pub(super) by_id: BTreeMap<FetchId, Request>,
     next_id: u64,
     /// Bytes of all of them: what the buffers must hold.
     bytes: u64,
@@ -42,15 +31,15 @@ pub(super) struct Requests {
 }
 
 #[derive(Debug)]
-struct Request {
+pub(super) struct Request {
     digest: Digest,
     piece: PieceIndex,
-    from: NodeId,
-    since: Duration,
+    pub(super) from: NodeId,
+    pub(super) since: Duration,
     len: u64,
     fills_window: bool,
-    started: bool,
-    late: bool,
+    pub(super) started: bool,
+    pub(super) late: bool,
     cancelled: bool,
 }
 
@@ -59,144 +48,36 @@ impl Requests {
         self.by_id.is_empty()
     }
 
-    fn is_late(&self, id: &FetchId) -> bool {
+    pub(super) fn is_late(&self, id: &FetchId) -> bool {
         self.by_id.get(id).is_none_or(|request| request.late)
     }
 
-    /// Whether one more piece of this length may be asked for. A reader's pieces are never put off: its uplink is what the
-    /// whole swarm waits for.
-    fn has_room(&self, len: u64, of_reader: bool, config: &Config) -> bool {
-        let window = self.window.bytes(len, config.window_pieces);
+    /// Whether one more piece may be asked for. A reader's pieces are never put off: its uplink is what the whole swarm
+    /// waits for.
+    pub(super) fn has(&self, room: Room, config: &Config) -> bool {
+        let Room { len, of_reader } = room;
         let fits = self.bytes + len <= config.in_flight_bytes;
-        self.bytes == 0 || (fits && (of_reader || self.timely + len <= window))
+        self.bytes == 0 || (fits && (of_reader || self.timely + len <= self.window.bytes(len, config.window_pieces)))
     }
 }
 
 impl Node {
-    /// Uses every request slot that can be used: blobs that clients wait for first, neighbours with the least to do first.
-    pub(super) fn fill_requests(&mut self, now: Duration, out: &mut Vec<Output>) {
-        let hungry: Vec<Digest> = self.hungry.iter().map(|(_, digest)| *digest).collect();
-        for digest in hungry {
-            if self.requests.bytes >= self.config.in_flight_bytes {
-                return;
-            }
-            self.ask_mates(now, digest, Spared::Yes, out);
-            let idle = self.blobs.get(&digest).and_then(|state| state.pieces.as_ref());
-            if idle.is_some_and(|pieces| pieces.in_flight.is_empty()) {
-                // Whoever has the rest is out of reach, or has been left alone for a while: better from the reader than not.
-                self.ask_mates(now, digest, Spared::No, out);
-            }
-        }
-    }
-
-    /// Asks those who hold some of a blob for as much as may be under way.
-    fn ask_mates(&mut self, now: Duration, digest: Digest, spared: Spared, out: &mut Vec<Output>) {
-        let Some(state) = self.blobs.get(&digest) else { return };
-        let Some(pieces) = &state.pieces else { return };
-        if pieces.have.is_full() || state.discarding {
-            return;
-        }
-        let mut mates: Vec<(usize, u32, NodeId)> = state
-            .mates
-            .iter()
-            .filter(|(_, mate)| !mate.banned && mate.not_before <= now && mate.field.is_some())
-            .filter_map(|(node, _)| Some((self.links.get(node)?.load(now), self.rng.next_u32(), *node)))
-            .collect();
-        mates.sort_unstable();
-        // One of each in turn, so that what is asked for is spread over all of them.
-        while !mates.is_empty() {
-            mates.retain(|(_, _, node)| self.ask_one(now, digest, *node, spared, out));
-        }
-    }
-
-    /// Asks one neighbour for one more piece, if it has room and a piece that we want.
-    fn ask_one(&mut self, now: Duration, digest: Digest, node: NodeId, spared: Spared, out: &mut Vec<Output>) -> bool {
-        let (Some(state), Some(link)) = (self.blobs.get(&digest), self.links.get(&node)) else {
-            return false;
-        };
-        let (Some(blob), Some(pieces), Some(mate)) = (state.blob(digest), &state.pieces, state.mates.get(&node)) else {
-            return false;
-        };
-        let window = if link.late >= LATE_LIMIT {
-            1
-        } else {
-            self.config.in_flight_per_neighbour
-        };
-        if link.in_flight >= window
-            || !self
-                .requests
-                .has_room(pieces.geometry.piece_len(), mate.spare, &self.config)
-        {
-            return false;
-        }
-        let requests = &self.requests;
-        let asked = |piece| pieces.in_flight.get(&piece).map_or(&[][..], Vec::as_slice);
-        let elsewhere = |piece| {
-            let mut asked = asked(piece).iter().filter_map(|id| requests.by_id.get(id));
-            asked.all(|request| request.from != node)
-        };
-        let cursor = state.wanted.as_ref().and_then(|wanted| wanted.cursor);
-        // The first bytes that a client waits for share this neighbour's link with nothing else of the blob.
-        if pieces.have.is_empty() && cursor.is_some_and(|cursor| !elsewhere(cursor)) {
-            return false;
-        }
-        let choice = Choice {
-            pieces,
-            node,
-            mate,
-            cursor,
-            reading: &|piece| state.origin.as_ref().is_some_and(|origin| origin.is_reading(piece)),
-            late: &|piece| {
-                let asked = asked(piece);
-                asked.len() < 3 && asked.iter().all(|id| requests.is_late(id)) && elsewhere(piece)
-            },
-            spared: &|piece| spared == Spared::Yes && mate.spare && state.is_common(piece),
-        };
-        let picked = picker::pick(&choice, &mut self.rng).or_else(|| {
-            let last_ones = pieces.missing() == 0 && link.in_flight == 0;
-            let typical = pieces.piece_time.unwrap_or(self.config.patience);
-            let old = |piece| {
-                let mut asked = asked(piece).iter().filter_map(|id| requests.by_id.get(id));
-                asked.all(|request| now.saturating_sub(request.since) >= typical)
-            };
-            let able = |piece| elsewhere(piece) && old(piece);
-            last_ones
-                .then(|| picker::duplicate(&choice, &able, &mut self.rng))
-                .flatten()
-        });
-        let Some(piece) = picked else { return false };
-        let (len, fills_window) = (pieces.geometry.len(piece), !mate.spare);
-        self.leave_late_queues(digest, piece, out);
-        self.request(now, blob, piece, (node, len, fills_window), out);
-        true
-    }
-
-    /// A piece is to be asked of somebody else: late requests for it that have not begun are let go, as nothing of them is lost.
-    fn leave_late_queues(&mut self, digest: Digest, piece: PieceIndex, out: &mut Vec<Output>) {
-        let pieces = self.blobs.get(&digest).and_then(|state| state.pieces.as_ref());
-        let asked = pieces
-            .and_then(|pieces| pieces.in_flight.get(&piece))
-            .into_iter()
-            .flatten();
-        let queued = asked.filter(|id| {
-            self.requests
-                .by_id
-                .get(id)
-                .is_some_and(|request| request.late && !request.started)
-        });
-        let queued: Vec<FetchId> = queued.copied().collect();
-        self.cancel(&queued, out);
-    }
-
-    fn request(
+    pub(super) fn request(
         &mut self,
         now: Duration,
-        blob: Blob,
+        digest: Digest,
         piece: PieceIndex,
-        (node, len, fills_window): (NodeId, u64, bool),
+        node: NodeId,
         out: &mut Vec<Output>,
     ) {
-        let digest = blob.digest;
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
+        let (Some(blob), Some(pieces), Some(mate)) = (state.blob(digest), &mut state.pieces, state.mates.get(&node))
+        else {
+            return;
+        };
+        let (len, fills_window) = (pieces.geometry.len(piece), !mate.spare);
         if self.requests.is_empty() {
             self.requests.window.begin(now);
         }
@@ -218,9 +99,7 @@ impl Node {
             cancelled: false,
         };
         self.requests.by_id.insert(id, request);
-        if let Some(pieces) = self.blobs.get_mut(&digest).and_then(|state| state.pieces.as_mut()) {
-            pieces.in_flight.entry(piece).or_default().push(id);
-        }
+        pieces.in_flight.entry(piece).or_default().push(id);
         if let Some(link) = self.links.get_mut(&node) {
             link.in_flight += 1;
         }
@@ -321,7 +200,9 @@ impl Node {
         }
         if let Some(link) = self.links.get_mut(&request.from) {
             link.in_flight = link.in_flight.saturating_sub(1);
+            self.openings.freed(request.from);
         }
+        self.touch(request.digest);
         if let Some(pieces) = self
             .blobs
             .get_mut(&request.digest)
@@ -365,7 +246,7 @@ impl Node {
         self.cancel(&ids, out);
     }
 
-    fn cancel(&mut self, ids: &[FetchId], out: &mut Vec<Output>) {
+    pub(super) fn cancel(&mut self, ids: &[FetchId], out: &mut Vec<Output>) {
         for id in ids {
             if let Some(request) = self.requests.by_id.get_mut(id)
                 && !std::mem::replace(&mut request.cancelled, true)

@@ -180,6 +180,41 @@ pub enum Input {
     Tick,
 }
 
+impl Input {
+    /// The blob that this says something about, if it names one.
+    pub(super) const fn subject(&self) -> Option<Digest> {
+        match self {
+            Self::Want { digest, .. }
+            | Self::Cursor { digest, .. }
+            | Self::OpenFailed { digest, .. }
+            | Self::Dropped { digest }
+            | Self::Settled { digest, .. }
+            | Self::ReadFailed { digest, .. }
+            | Self::ChainBroken { digest, .. }
+            | Self::Forged { digest, .. }
+            | Self::Told { digest, .. }
+            | Self::Holders { digest, .. } => Some(*digest),
+            Self::Opened { blob, .. } | Self::OriginOpened { blob, .. } => Some(blob.digest),
+            Self::Message { message, .. } => match message {
+                Message::Holding { blob, .. } => Some(blob.digest),
+                Message::Have { digest, .. } | Message::Gone { digest } => Some(*digest),
+            },
+            // These name requests and nodes: what they touch shows when they are handled.
+            Self::Connected { .. }
+            | Self::Disconnected { .. }
+            | Self::Started { .. }
+            | Self::Fetched { .. }
+            | Self::Serve { .. }
+            | Self::Served { .. }
+            | Self::SchedulerUp
+            | Self::SchedulerDown
+            | Self::Registered { .. }
+            | Self::Reported { .. }
+            | Self::Tick => None,
+        }
+    }
+}
+
 /// How a piece request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {

@@ -193,7 +193,9 @@ impl Node {
         let Some(link) = self.links.up.remove(&node) else {
             return;
         };
+        self.openings.gone(node);
         for digest in link.blobs {
+            self.touch(digest);
             if let Some(state) = self.blobs.get_mut(&digest) {
                 state.remove_mate(&node);
             }

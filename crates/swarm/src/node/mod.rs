@@ -5,14 +5,17 @@
 //! every input the machine restores its invariants in one place (`Node::settle`): every idle request slot that could be
 //! used is used, every range of the registry that may be read is being read, every `Have` that is due is sent.
 
+mod agenda;
 mod alone;
 mod announce;
+mod asking;
 mod blob;
 mod config;
 mod doubt;
 mod downloads;
 mod event;
 mod links;
+mod openings;
 mod origin;
 mod picker;
 mod reading;
@@ -34,9 +37,11 @@ use wire::exchange::Refusal;
 pub use config::Config;
 pub use event::{Ask, FetchId, HoldingNow, Identity, Input, Outcome, Output, ReadingNow, Report, ServeId};
 
+use agenda::Agenda;
 use blob::BlobState;
 use downloads::Requests;
 use links::Links;
+use openings::Openings;
 use reports::Reporter;
 use uploads::Uploads;
 
@@ -59,8 +64,11 @@ pub struct Node {
     blobs: BTreeMap<Digest, BlobState>,
     /// Blobs with missing pieces that somebody waits for: those that clients wait for sort first.
     hungry: BTreeSet<(bool, Digest)>,
-    /// Blobs with `Have`s to send.
-    newsy: BTreeSet<Digest>,
+    /// Blobs that the last input said something about.
+    touched: BTreeSet<Digest>,
+    openings: Openings,
+    /// When the next `Have`s of a blob are due.
+    news: Agenda,
     /// Blobs of which neighbours are told piece by piece.
     spreading: BTreeSet<Digest>,
     links: Links,
@@ -78,7 +86,9 @@ impl Node {
             rng: ChaCha8Rng::seed_from_u64(seed),
             blobs: BTreeMap::new(),
             hungry: BTreeSet::new(),
-            newsy: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            openings: Openings::default(),
+            news: Agenda::default(),
             spreading: BTreeSet::new(),
             links: Links::new(config.connections),
             requests: Requests::default(),
@@ -91,6 +101,7 @@ impl Node {
 
     /// Takes what happened at `now` and appends what is to be done.
     pub fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+        self.touched.extend(input.subject());
         self.handle_inner(now, input, out);
         self.settle(now, out);
     }
@@ -156,9 +167,11 @@ impl Node {
 
     /// When [`Input::Tick`] is due at the latest.
     pub fn deadline(&self) -> Option<Duration> {
-        let haves = self.newsy.iter().filter_map(|digest| self.have_deadline(digest)).min();
         let sweep = self.has_work().then_some(self.next_sweep);
-        [haves, sweep, self.reporter.deadline()].into_iter().flatten().min()
+        [self.news.next(), sweep, self.reporter.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether this blob is held whole.
@@ -193,7 +206,8 @@ impl Node {
         !self.hungry.is_empty() || !self.requests.is_empty() || !self.links.is_empty() || !self.spreading.is_empty()
     }
 
-    /// Restores what must hold between two inputs.
+    /// Restores what must hold between two inputs: for the blobs that the input touched, and for those that wait for what it
+    /// set free.
     fn settle(&mut self, now: Duration, out: &mut Vec<Output>) {
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP;
@@ -201,6 +215,7 @@ impl Node {
         }
         self.fill_requests(now, out);
         self.fill_origins(now, out);
+        self.touched.clear();
         self.send_news(now, out);
         self.send_report(now, out);
     }
@@ -208,8 +223,11 @@ impl Node {
     fn sweep(&mut self, now: Duration, out: &mut Vec<Output>) {
         self.expire_requests(now, out);
         self.close_idle(now, out);
+        self.note_lonely(now);
         let hungry: Vec<Digest> = self.hungry.iter().map(|(_, digest)| *digest).collect();
         for digest in hungry {
+            // Requests have become late, and time has passed.
+            self.touch(digest);
             self.connect_more(now, digest, out);
             self.look_alone(now, digest, out);
             self.doubt_if_stuck(now, digest, out);
@@ -237,7 +255,7 @@ impl Node {
         if from == Gain::Neighbour || !self.begin_spreading(now, digest, piece) {
             self.announce(digest, piece);
         }
-        self.newsy.insert(digest);
+        self.news.note(digest, now);
         self.reporter.changed(digest);
         if self.blobs[&digest].is_complete() {
             self.completed(digest, out);

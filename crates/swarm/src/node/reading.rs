@@ -6,7 +6,7 @@ use piece::{Blob, Digest};
 use wire::control::{Access, Accusation, Failure, Lease, Offence};
 
 use super::Node;
-use super::blob::Wanted;
+use super::blob::{BlobState, Wanted};
 use super::event::Output;
 use super::origin::Origin;
 
@@ -127,10 +127,11 @@ impl Node {
         }
     }
 
-    /// Opens what is to be opened, and reads every range that may be read now.
+    /// Opens what is to be opened, and reads every range that may be read now, of the blobs that were touched.
     pub(super) fn fill_origins(&mut self, now: Duration, out: &mut Vec<Output>) {
-        for (_, digest) in &self.hungry {
-            let Some(state) = self.blobs.get_mut(digest).filter(|state| !state.discarding) else {
+        for digest in &self.touched {
+            let wanted = |state: &&mut BlobState| state.is_hungry() && !state.discarding;
+            let Some(state) = self.blobs.get_mut(digest).filter(wanted) else {
                 continue;
             };
             if let (Some(origin), Some(wanted)) = (&mut state.origin, &state.wanted) {

@@ -206,7 +206,6 @@ impl Node {
 
     /// Sends the report that is due, if one is.
     pub(super) fn send_report(&mut self, now: Duration, out: &mut Vec<Output>) {
-        self.note_lonely(now);
         if !self.reporter.is_due(now) {
             return;
         }
@@ -234,7 +233,7 @@ impl Node {
     }
 
     /// Notes the blobs for which we wait with too few neighbours.
-    fn note_lonely(&mut self, now: Duration) {
+    pub(super) fn note_lonely(&mut self, now: Duration) {
         let every = REPORT_EVERY * 2;
         for (_, digest) in &self.hungry {
             let Some(state) = self.blobs.get_mut(digest) else {

@@ -117,7 +117,7 @@ impl Node {
                 .filter(|(node, mate)| mate.wants && mate.told && !mate.has(*piece) && !turn.told.contains(node));
             others.for_each(|(_, mate)| mate.news.push(*piece));
         }
-        self.newsy.insert(digest);
+        self.news.note(digest, now);
         if state.spread.is_empty() {
             self.spreading.remove(&digest);
         }

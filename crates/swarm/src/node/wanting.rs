@@ -229,7 +229,8 @@ impl Node {
         }
         self.links.forget(&digest);
         self.uploads.forget(&digest, out);
-        self.newsy.remove(&digest);
+        self.news.remove(&digest);
+        self.openings.forget(&digest);
         self.spreading.remove(&digest);
         self.hungry.remove(&(true, digest));
         self.hungry.remove(&(false, digest));
