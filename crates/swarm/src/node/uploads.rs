@@ -1,8 +1,8 @@
 //! Which neighbour's request is served next.
 //!
-//! A bounded number of pieces leave at the same time; of those that wait, the piece that has left this node least often
-//! goes first, then the one asked for first. So a seed sends each piece about once before it sends any twice, and the
-//! swarm does the rest.
+//! A bounded number of pieces leave at the same time. Blobs take turns, so that whoever waits for a small one does not wait
+//! for all of a large one. Of a blob's pieces the one that has left this node least often goes first, then the one asked
+//! for first. So a seed sends each piece about once before it sends any twice, and the swarm does the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,12 +17,23 @@ pub(super) struct Uploads {
     slots: usize,
     queue_limit: usize,
     active: BTreeMap<ServeId, Waiting>,
+    waiting: BTreeMap<ServeId, Waiting>,
+    /// Blobs that are waited for, the one served longest ago first.
+    turns: BTreeSet<(u64, Digest)>,
+    blobs: BTreeMap<Digest, Served>,
+    arrivals: u64,
+    serves: u64,
+}
+
+/// What has left of one blob, and what is to.
+#[derive(Debug)]
+struct Served {
     /// Ordered by (times the piece has left, arrival): the next to serve is the first.
     queue: BTreeSet<(u32, u64, ServeId)>,
-    waiting: BTreeMap<ServeId, Waiting>,
-    /// How often each piece of a blob has left.
-    served: BTreeMap<Digest, Vec<u32>>,
-    arrivals: u64,
+    /// How often each piece has left.
+    times: Vec<u32>,
+    /// When it was last served, counted in serves of all blobs.
+    last: u64,
 }
 
 #[derive(Debug)]
@@ -39,10 +50,11 @@ impl Uploads {
             slots,
             queue_limit,
             active: BTreeMap::new(),
-            queue: BTreeSet::new(),
             waiting: BTreeMap::new(),
-            served: BTreeMap::new(),
+            turns: BTreeSet::new(),
+            blobs: BTreeMap::new(),
             arrivals: 0,
+            serves: 0,
         }
     }
 
@@ -55,17 +67,22 @@ impl Uploads {
     /// Takes a request for a piece that is here; `pieces` is the blob's number of them.
     pub(super) fn ask(&mut self, id: ServeId, from: NodeId, piece: (Digest, u32, u32), out: &mut Vec<Output>) {
         let (digest, piece, pieces) = piece;
-        if self.queue.len() >= self.queue_limit {
+        if self.waiting.len() >= self.queue_limit {
             out.push(Output::Refuse {
                 id,
                 refusal: Refusal::Busy,
             });
             return;
         }
-        let times = self.served.entry(digest).or_insert_with(|| vec![0; pieces as usize])[piece as usize];
+        let blob = self.blobs.entry(digest).or_insert_with(|| Served {
+            queue: BTreeSet::new(),
+            times: vec![0; pieces as usize],
+            last: 0,
+        });
         self.arrivals += 1;
-        let key = (times, self.arrivals);
-        self.queue.insert((key.0, key.1, id));
+        let key = (blob.times[piece as usize], self.arrivals);
+        blob.queue.insert((key.0, key.1, id));
+        self.turns.insert((blob.last, digest));
         self.waiting.insert(
             id,
             Waiting {
@@ -81,8 +98,13 @@ impl Uploads {
     /// A request has ended: served, or its asker went away while it waited.
     pub(super) fn ended(&mut self, id: ServeId, out: &mut Vec<Output>) {
         self.active.remove(&id);
-        if let Some(waiting) = self.waiting.remove(&id) {
-            self.queue.remove(&(waiting.key.0, waiting.key.1, id));
+        if let Some(Waiting { key, digest, .. }) = self.waiting.remove(&id)
+            && let Some(blob) = self.blobs.get_mut(&digest)
+        {
+            blob.queue.remove(&(key.0, key.1, id));
+            if blob.queue.is_empty() {
+                self.turns.remove(&(blob.last, digest));
+            }
         }
         self.fill(out);
     }
@@ -117,7 +139,9 @@ impl Uploads {
 
     /// The blob has left this node: what waits for it is turned down.
     pub(super) fn forget(&mut self, digest: &Digest, out: &mut Vec<Output>) {
-        self.served.remove(digest);
+        if let Some(blob) = self.blobs.remove(digest) {
+            self.turns.remove(&(blob.last, *digest));
+        }
         let lost: Vec<ServeId> = self
             .waiting
             .iter()
@@ -135,12 +159,17 @@ impl Uploads {
 
     fn fill(&mut self, out: &mut Vec<Output>) {
         while self.active.len() < self.slots {
-            let Some((_, _, id)) = self.queue.pop_first() else {
+            let Some((_, digest)) = self.turns.pop_first() else {
                 return;
             };
+            let blob = self.blobs.get_mut(&digest).expect("a blob with a turn is here");
+            let (_, _, id) = blob.queue.pop_first().expect("a blob with a turn is waited for");
             let waiting = self.waiting.remove(&id).expect("what is queued is waiting");
-            if let Some(times) = self.served.get_mut(&waiting.digest) {
-                times[waiting.piece as usize] += 1;
+            blob.times[waiting.piece as usize] += 1;
+            self.serves += 1;
+            blob.last = self.serves;
+            if !blob.queue.is_empty() {
+                self.turns.insert((blob.last, digest));
             }
             self.active.insert(id, waiting);
             out.push(Output::Serve { id });
@@ -180,6 +209,43 @@ mod tests {
     }
 
     #[test]
+    fn a_small_blob_does_not_wait_for_a_large_one() {
+        let mut uploads = Uploads::new(1, 128);
+        let (large, small) = (Digest::from_bytes([1; 32]), Digest::from_bytes([2; 32]));
+        let node = NodeId::from_bytes([1; 32]);
+        let mut out = Vec::new();
+        for id in 0..100 {
+            uploads.ask(ServeId(id), node, (large, id as u32, 100), &mut out);
+        }
+        uploads.ask(ServeId(100), node, (small, 0, 2), &mut out);
+        uploads.ask(ServeId(101), node, (small, 0, 2), &mut out);
+        for id in [0, 100, 1, 101, 2] {
+            uploads.ended(ServeId(id), &mut out);
+        }
+        assert_eq!(
+            served(&mut out),
+            [0, 100, 1, 101, 2, 3],
+            "in turn while both are waited for"
+        );
+    }
+
+    #[test]
+    fn a_blob_that_leaves_takes_its_turn_with_it() {
+        let mut uploads = Uploads::new(1, 8);
+        let (gone, stays) = (Digest::from_bytes([1; 32]), Digest::from_bytes([2; 32]));
+        let node = NodeId::from_bytes([1; 32]);
+        let mut out = Vec::new();
+        for (id, digest) in [(0, gone), (1, gone), (2, stays)] {
+            uploads.ask(ServeId(id), node, (digest, 0, 1), &mut out);
+        }
+        uploads.forget(&gone, &mut out);
+        uploads.ended(ServeId(0), &mut out);
+        uploads.ended(ServeId(2), &mut out);
+        assert_eq!(served(&mut out), [0, 2]);
+        assert!(uploads.turns.is_empty() && uploads.waiting.is_empty());
+    }
+
+    #[test]
     fn more_slots_serve_more_at_once() {
         let mut uploads = Uploads::new(1, 8);
         let node = NodeId::from_bytes([1; 32]);
@@ -206,6 +272,6 @@ mod tests {
             refusal: Refusal::Busy
         }));
         uploads.gone(&node, &mut out);
-        assert!(uploads.waiting.is_empty() && uploads.queue.is_empty());
+        assert!(uploads.waiting.is_empty() && uploads.turns.is_empty());
     }
 }
