@@ -136,6 +136,14 @@ fn without_scheduler_and_seeds_one_reader_is_elected() {
 }
 
 #[test]
+fn a_reader_that_dies_after_the_scheduler_leaves_nobody_waiting() {
+    let more = "over_s = 1\n[faults]\nreader_killed_s = 0.1\n[faults.scheduler]\nafter_s = 0.09";
+    for seed in 0..8 {
+        good(&simulate(&scenario(8, more), seed));
+    }
+}
+
+#[test]
 fn every_shipped_scenario_is_read() {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
     let mut count = 0;

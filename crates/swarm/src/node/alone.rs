@@ -45,11 +45,7 @@ impl Node {
                 source: state.sources.first().cloned(),
             });
         }
-        let someone_has = state
-            .mates
-            .values()
-            .any(|mate| !mate.banned && mate.field.as_ref().is_some_and(|f| !f.is_empty()));
-        if state.origin.is_some() || someone_has {
+        if state.origin.is_some() || state.others_help() {
             return;
         }
         let election = if self.me.role == Role::Seed {

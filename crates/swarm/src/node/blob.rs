@@ -225,6 +225,18 @@ impl BlobState {
             .any(|mate| !mate.spare && !mate.banned && mate.has(piece))
     }
 
+    /// Whether somebody has a piece that this node has not, or is reading the registry. Neighbours that all have the same part,
+    /// because who read the rest is gone, are no help to each other.
+    pub(super) fn others_help(&self) -> bool {
+        self.mates.values().filter(|mate| !mate.banned).any(|mate| {
+            let Some(field) = &mate.field else { return false };
+            mate.spare
+                || self.pieces.as_ref().map_or(!field.is_empty(), |pieces| {
+                    field.beyond(&pieces.have, 0..pieces.geometry.count()).next().is_some()
+                })
+        })
+    }
+
     /// Whether any neighbour wants pieces.
     pub(super) fn others_want(&self) -> bool {
         self.mates.values().any(|mate| mate.wants)
