@@ -6,6 +6,7 @@ use piece::{Digest, NodeId, PieceIndex};
 use rand::Rng as _;
 
 use super::Node;
+use super::blob::Pieces;
 use super::event::{FetchId, Output};
 use super::openings::{Rank, Room, Slot};
 use super::picker::{self, Choice};
@@ -114,8 +115,13 @@ impl Node {
         let digest = rank.1;
         match self.pick(now, &digest, node, spared) {
             Pick::Piece(piece) => {
+                let missing = self.missing(&digest);
                 self.leave_late_queues(digest, piece, out);
                 self.request(now, digest, piece, node, out);
+                if missing > 0 && self.missing(&digest) == 0 {
+                    // The end game begins, for those too that had nothing to give a moment ago.
+                    self.openings.changed(rank);
+                }
                 return true;
             }
             Pick::NoRoom(room) => self.openings.await_room(room, rank),
@@ -124,6 +130,12 @@ impl Node {
             Pick::Nothing => {}
         }
         false
+    }
+
+    /// Pieces of a blob that are neither here nor asked of anybody.
+    fn missing(&self, digest: &Digest) -> u32 {
+        let pieces = self.blobs.get(digest).and_then(|state| state.pieces.as_ref());
+        pieces.map_or(0, Pieces::missing)
     }
 
     fn pick(&mut self, now: Duration, digest: &Digest, node: NodeId, spared: Spared) -> Pick {
