@@ -87,6 +87,8 @@ pub struct Group {
     pub last: f64,
     /// The median's seconds until a quarter of the model was there from its beginning on, over its bound.
     pub quarter: f64,
+    /// The most that any one's bytes in order were behind all that it had, over the model.
+    pub lag: f64,
     /// The median's seconds.
     pub median_s: f64,
     /// The last one's seconds.
@@ -188,6 +190,7 @@ struct Times {
     done: Vec<f64>,
     quarter: Vec<f64>,
     seconds: Vec<f64>,
+    lag: f64,
 }
 
 impl Times {
@@ -198,7 +201,9 @@ impl Times {
             done: Vec::new(),
             quarter: Vec::new(),
             seconds: Vec::new(),
+            lag: 0.0,
         };
+        let pieces: u64 = world.blobs.iter().map(|blob| u64::from(blob.geometry().count())).sum();
         for host in &world.hosts {
             let Some(group) = host.group.filter(|group| of_group(*group)) else {
                 continue;
@@ -208,6 +213,7 @@ impl Times {
                 continue;
             }
             times.nodes += 1;
+            times.lag = times.lag.max(f64::from(host.progress.lag) / pieces as f64);
             let own = bound.shared().max(bits / peers.down_gbit);
             let (Some(wanted), progress) = (host.progress.wanted, &host.progress) else {
                 continue;
@@ -232,6 +238,7 @@ impl Times {
             p99: quantile(&self.done, 0.99),
             last: quantile(&self.done, 1.0),
             quarter: quantile(&self.quarter, 0.5),
+            lag: self.lag,
             median_s: quantile(&self.seconds, 0.5),
             last_s: quantile(&self.seconds, 1.0),
         }

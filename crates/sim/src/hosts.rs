@@ -67,6 +67,10 @@ pub(crate) struct Progress {
     pub(crate) whole: u32,
     /// The first blob and piece that are not there.
     pub(crate) front: (u32, u32),
+    /// Pieces that are there, and those before the front.
+    pub(crate) pieces: (u32, u32),
+    /// The most pieces that were there behind one that was not.
+    pub(crate) lag: u32,
 }
 
 impl Host {
@@ -174,26 +178,29 @@ impl World {
     pub(crate) fn gain(&mut self, node: u32, blob: u32, piece: piece::PieceIndex) {
         self.tally.gained(self.now, node, blob, piece);
         let host = &mut self.hosts[node as usize];
-        host.held[blob as usize].set(piece);
-        let before = host.progress.front;
-        if before != (blob, piece.get()) {
+        if !host.held[blob as usize].set(piece) {
             return;
         }
-        while let Some(field) = host.held.get(host.progress.front.0 as usize) {
+        let before = host.progress.front;
+        let is_next = before == (blob, piece.get());
+        while let Some(field) = host.held.get(host.progress.front.0 as usize).filter(|_| is_next) {
+            host.progress.pieces.1 += field.prefix() - host.progress.front.1;
             host.progress.front.1 = field.prefix();
             if !field.is_full() {
                 break;
             }
             host.progress.front = (host.progress.front.0 + 1, 0);
         }
-        let (blob_count, front) = (self.blobs.len() as f64, host.progress.front);
-        let pieces = self
-            .blobs
-            .get(front.0 as usize)
-            .map_or(1, |blob| blob.geometry().count());
-        let share = (f64::from(front.0) + f64::from(front.1) / f64::from(pieces)) / blob_count;
-        if share >= 0.25 && host.progress.wanted.is_some() {
-            host.progress.quarter.get_or_insert(self.now);
+        let progress = &mut host.progress;
+        progress.pieces.0 += 1;
+        let (here, in_order) = progress.pieces;
+        progress.lag = progress.lag.max(here - in_order);
+        if !is_next {
+            return;
+        }
+        let all: u64 = self.blobs.iter().map(|blob| u64::from(blob.geometry().count())).sum();
+        if u64::from(in_order) * 4 >= all && progress.wanted.is_some() {
+            progress.quarter.get_or_insert(self.now);
         }
         if host.streaming {
             self.stream(node, before.0);

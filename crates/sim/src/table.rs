@@ -3,7 +3,7 @@
 use crate::figures::{Figures, Group};
 
 /// The table's columns: title and width.
-const COLUMNS: [(&str, usize); 16] = [
+const COLUMNS: [(&str, usize); 17] = [
     ("scenario", 24),
     ("seed", 4),
     ("nodes", 6),
@@ -13,6 +13,7 @@ const COLUMNS: [(&str, usize); 16] = [
     ("p99", 7),
     ("last", 7),
     ("1st 1/4", 7),
+    ("lag", 5),
     ("registry", 8),
     ("seeds", 6),
     ("zone", 6),
@@ -60,6 +61,7 @@ pub fn row(figures: &Figures, cost: Cost) -> String {
         ratio(&figures.main, figures.main.p99),
         ratio(&figures.main, figures.main.last),
         ratio(&figures.main, figures.main.quarter),
+        format!("{:.2}", figures.main.lag),
         format!("{:.3}", figures.registry_ratio),
         format!("{:.2}", figures.seed_ratio),
         zones,
@@ -83,13 +85,14 @@ pub fn row(figures: &Figures, cost: Cost) -> String {
 }
 
 fn apart(group: &Group) -> String {
-    let mut fields: [String; 16] = Default::default();
+    let mut fields: [String; 17] = Default::default();
     fields[0] = format!("  of these: {}", group.name);
     fields[2] = group.nodes.to_string();
     fields[5] = ratio(group, group.median);
     fields[6] = ratio(group, group.p99);
     fields[7] = ratio(group, group.last);
     fields[8] = ratio(group, group.quarter);
+    fields[9] = format!("{:.2}", group.lag);
     let mut line = line(&fields).trim_end().to_owned();
     if group.unfinished > 0 {
         line += &format!("  ! {} have not got the model", group.unfinished);
@@ -97,7 +100,7 @@ fn apart(group: &Group) -> String {
     line + "\n"
 }
 
-fn line(fields: &[String; 16]) -> String {
+fn line(fields: &[String; 17]) -> String {
     let padded = fields
         .iter()
         .zip(COLUMNS)

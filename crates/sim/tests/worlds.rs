@@ -80,10 +80,11 @@ fn a_model_of_many_blobs_arrives_whole() {
 #[test]
 fn a_streaming_client_is_never_far_behind() {
     let mut scenario = scenario(12, "streaming = true");
-    scenario.model.mib = 64.0;
+    scenario.model.mib = 256.0;
     let figures = simulate(&scenario, 1);
     good(&figures);
     assert!(figures.main.quarter < 0.6 * figures.main.median, "{figures:?}");
+    assert!(figures.main.lag <= 0.2, "{figures:?}");
 }
 
 #[test]
