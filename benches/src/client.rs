@@ -46,6 +46,14 @@ impl Client {
     /// # Errors
     /// If the answer is no success, or shorter than its head says.
     pub fn get(&mut self, path: &str, range: Option<Range<u64>>) -> Outcome<Answer> {
+        self.follow(path, range, |_| {})
+    }
+
+    /// [`Client::get`], and tells `seen` of the bytes so far whenever more have come.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn follow(&mut self, path: &str, range: Option<Range<u64>>, mut seen: impl FnMut(u64)) -> Outcome<Answer> {
         let (length, sent) = self.ask(path, range)?;
         let first_byte = self.wait_for_body(length, sent)?;
         let mut left = length;
@@ -57,6 +65,7 @@ impl Client {
             let taken = usize::try_from(left).map_or(here, |left| left.min(here));
             self.stream.consume(taken);
             left -= taken as u64;
+            seen(length - left);
         }
         Ok(Answer {
             bytes: length,

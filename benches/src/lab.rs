@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use identity::{ClusterKeys, NodeKey};
-use peer::{Listeners, Peer};
+use peer::{Listeners, Peer, Rates};
 use piece::Digest;
 use scheduler::Scheduler;
 use tempfile::TempDir;
@@ -56,10 +56,18 @@ impl Lab {
     /// # Errors
     /// If the system refuses.
     pub fn start(dir: &Path) -> Outcome<Self> {
+        Self::start_with(dir, testbed::Options::default())
+    }
+
+    /// [`Lab::start`] with a registry of this kind.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_with(dir: &Path, options: testbed::Options) -> Outcome<Self> {
         let runtime = runtime()?;
         let registry = runtime.block_on(async {
             let listener = TcpListener::bind(LOOPBACK).await?;
-            Registry::start(listener, testbed::Options::default())
+            Registry::start(listener, options)
         })?;
         Ok(Self {
             registry: Served { it: registry, runtime },
@@ -116,13 +124,24 @@ impl Lab {
     /// # Errors
     /// If it does not start.
     pub fn node(&self, role: Role, transport: &transport::Config) -> Outcome<Node> {
+        self.node_within(role, transport, Rates::default())
+    }
+
+    /// [`Lab::node`] that keeps to these rates.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn node_within(&self, role: Role, transport: &transport::Config, rates: Rates) -> Outcome<Node> {
         let (key, runtime) = (NodeKey::generate(), runtime()?);
         let data_dir = self.dir.path().join(key.node_id().to_string());
         let scheduler = self
             .scheduler
             .as_ref()
             .map(|scheduler| scheduler.it.addresses().control);
-        let config = config(role, &data_dir, scheduler, transport);
+        let config = peer::Config {
+            rates,
+            ..config(role, &data_dir, scheduler, transport)
+        };
         let keys = Arc::clone(&self.keys);
         let has_scheduler = scheduler.is_some();
         let peer = runtime.block_on(async {
@@ -174,6 +193,13 @@ impl Node {
             std::thread::sleep(LOOK);
         }
         Ok(())
+    }
+
+    /// How many pieces of a blob are here and proven.
+    pub fn pieces_of(&self, digest: &Digest) -> u32 {
+        let (status, digest) = (self.peer.it.handle().status(), digest.to_string());
+        let blob = status.blobs.into_iter().find(|blob| blob.digest == digest);
+        blob.map_or(0, |blob| blob.held)
     }
 
     /// Bytes that came from where.
