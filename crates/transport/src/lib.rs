@@ -11,6 +11,7 @@
 mod admission;
 mod config;
 mod connection;
+mod datagrams;
 mod endpoint;
 mod error;
 mod event;

@@ -101,14 +101,9 @@ pub(crate) async fn read_request(
         stream: send,
         is_answered: false,
     };
-    let whole = tokio::time::timeout(inner.config.request_timeout, recv.read_to_end(4 + MAX_FETCH))
+    let fetch = tokio::time::timeout(inner.config.request_timeout, read_fetch(&mut recv))
         .await
-        .map_err(|_| NoRequest::Lost)?
-        .map_err(|error| match error {
-            quinn::ReadToEndError::TooLong => NoRequest::Malformed("a request is too long".to_owned()),
-            quinn::ReadToEndError::Read(_) => NoRequest::Lost,
-        })?;
-    let fetch = parse(&whole).map_err(NoRequest::Malformed)?;
+        .map_err(|_| NoRequest::Lost)??;
     let request = FetchRequest {
         node,
         fetch,
@@ -121,6 +116,20 @@ pub(crate) async fn read_request(
         return Err(NoRequest::Lost);
     }
     Ok(request)
+}
+
+/// The request that a stream holds and nothing else. It is copied as it comes: quinn's own `read_to_end` would keep each
+/// byte's datagram until the last one is there.
+async fn read_fetch(recv: &mut RecvStream) -> Result<Fetch, NoRequest> {
+    let mut room = [0; 4 + MAX_FETCH + 1];
+    let mut length = 0;
+    while let Some(count) = recv.read(&mut room[length..]).await.map_err(|_| NoRequest::Lost)? {
+        length += count;
+        if length == room.len() {
+            return Err(NoRequest::Malformed("a request is too long".to_owned()));
+        }
+    }
+    parse(&room[..length]).map_err(NoRequest::Malformed)
 }
 
 fn parse(whole: &[u8]) -> Result<Fetch, String> {

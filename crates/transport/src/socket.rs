@@ -2,14 +2,14 @@
 //!
 //! quinn hands the kernel up to ten datagrams at once (GSO). If they are together longer than a UDP datagram may be, the
 //! kernel answers EMSGSIZE, quinn takes that for loss, and black-hole detection drops the path to 1200 bytes: large
-//! payloads become slower than small ones. So the count is capped by the payload. On the way in, quinn makes room for 64
-//! datagrams of the largest payload per read, though the kernel coalesces no more than 64 KiB: that count is capped too.
+//! payloads become slower than small ones. So the count is capped by the payload. What comes in as one is taken apart
+//! ([`Datagrams`]).
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use quinn::udp::{RecvMeta, Transmit};
@@ -17,9 +17,12 @@ use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use rustix::net::sockopt;
 
 use crate::Config;
+use crate::datagrams::{Datagrams, GROUP};
 
-/// The most bytes in a UDP datagram, and so in what GSO sends or GRO receives at once.
+/// The most bytes in a UDP datagram, and so in what GSO sends at once.
 const MAX_DATAGRAM: usize = 65_507;
+/// The most bytes that GRO receives at once: an IP packet's.
+const MAX_RECEIVED: usize = 1 << 16;
 
 /// What was asked of the system, and what it gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,10 +50,14 @@ impl Socket {
     pub(crate) fn new(config: &Config, socket: UdpSocket) -> io::Result<Self> {
         let buffers = grow_buffers(&socket, config.socket_buffer);
         let inner = TokioRuntime.wrap_udp_socket(socket)?;
-        let udp = Arc::new(CappedSocket {
+        let row = match inner.max_receive_segments() {
+            1 => config.max_udp_payload.into(),
+            _ => MAX_RECEIVED,
+        };
+        let udp = Arc::new(PlaneSocket {
             inner,
             transmit: (MAX_DATAGRAM / usize::from(config.mtu_upper_bound)).max(1),
-            receive: MAX_DATAGRAM.div_ceil(config.max_udp_payload.into()),
+            received: Mutex::new(Datagrams::new(row)),
         });
         Ok(Self { udp, buffers })
     }
@@ -114,14 +121,15 @@ fn buffer_report(name: &'static str, sysctl: &str, wanted: usize, got: rustix::i
     }
 }
 
-/// A socket that carries no more datagrams per call than fit into 65,507 bytes.
-struct CappedSocket {
+/// A socket that sends no more datagrams per call than fit into 65,507 bytes, and receives few as one.
+struct PlaneSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     transmit: usize,
-    receive: usize,
+    /// Only quinn's driver receives, so nobody ever waits for it.
+    received: Mutex<Datagrams>,
 }
 
-impl AsyncUdpSocket for CappedSocket {
+impl AsyncUdpSocket for PlaneSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         self.inner.clone().create_io_poller()
     }
@@ -136,7 +144,8 @@ impl AsyncUdpSocket for CappedSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        self.inner.poll_recv(cx, bufs, meta)
+        let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+        received.poll(bufs, meta, |bufs, meta| self.inner.poll_recv(cx, bufs, meta))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -148,7 +157,7 @@ impl AsyncUdpSocket for CappedSocket {
     }
 
     fn max_receive_segments(&self) -> usize {
-        self.inner.max_receive_segments().min(self.receive)
+        GROUP
     }
 
     fn may_fragment(&self) -> bool {
@@ -156,12 +165,11 @@ impl AsyncUdpSocket for CappedSocket {
     }
 }
 
-impl fmt::Debug for CappedSocket {
+impl fmt::Debug for PlaneSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CappedSocket")
+        f.debug_struct("PlaneSocket")
             .field("transmit", &self.transmit)
-            .field("receive", &self.receive)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -188,11 +196,7 @@ mod tests {
                 "{payload}"
             );
             assert!(socket.udp.max_transmit_segments() >= 1);
-            // quinn's slot per read: all that the kernel can coalesce, and little more. Without GRO it is one datagram.
-            let slot = socket.udp.max_receive_segments() * payload;
-            let gro = socket.udp.max_receive_segments() > 1 || payload * 2 > MAX_DATAGRAM;
-            assert!(!gro || slot >= MAX_DATAGRAM.min(64 * payload), "{payload}");
-            assert!(slot < MAX_DATAGRAM + payload, "{payload}");
+            assert_eq!(socket.udp.max_receive_segments(), GROUP, "{payload}");
         }
     }
 

@@ -8,6 +8,7 @@ mod bounds;
 mod connections;
 mod flood;
 mod hostile;
+mod padding;
 mod pieces;
 mod raw;
 mod support;

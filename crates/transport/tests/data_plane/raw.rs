@@ -6,7 +6,7 @@ use identity::tls::Certificate;
 use identity::{ClusterKeys, Direction, NodeKey};
 use piece::NodeId;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
 use wire::exchange::{Hello, Proof};
 
 use crate::support::{KEY, Node, within};
@@ -25,10 +25,21 @@ impl Raw {
 
     /// As [`Raw::connect`], where the node may refuse.
     pub(crate) async fn try_connect(key: &NodeKey, node: &Node) -> Result<Self, ConnectionError> {
+        let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self::over(endpoint, TransportConfig::default(), key, node).await
+    }
+
+    /// As [`Raw::try_connect`], from an endpoint and with settings of the caller's.
+    pub(crate) async fn over(
+        endpoint: Endpoint,
+        transport: TransportConfig,
+        key: &NodeKey,
+        node: &Node,
+    ) -> Result<Self, ConnectionError> {
         let certificate = Certificate::generate(key).unwrap();
         let crypto = certificate.client_config(node.id, b"packswarm/1").unwrap();
-        let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(crypto).unwrap()));
-        let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(crypto).unwrap()));
+        config.transport_config(Arc::new(transport));
         let connection = within(endpoint.connect_with(config, node.addr, "raw").unwrap()).await?;
         Ok(Self {
             _endpoint: endpoint,
@@ -39,15 +50,21 @@ impl Raw {
     /// A member with its message stream, fully greeted.
     pub(crate) async fn member(key: &NodeKey, node: &mut Node) -> (Self, SendStream, RecvStream) {
         let raw = Self::connect(key, node).await;
-        let proofs = raw.proofs(&ClusterKeys::parse(KEY).unwrap(), &key.node_id());
-        let (send, mut recv) = raw.greet(proofs).await;
+        let (send, recv) = raw.join(key, node).await;
+        (raw, send, recv)
+    }
+
+    /// Has a connection that is through TLS become a member's.
+    pub(crate) async fn join(&self, key: &NodeKey, node: &mut Node) -> (SendStream, RecvStream) {
+        let proofs = self.proofs(&ClusterKeys::parse(KEY).unwrap(), &key.node_id());
+        let (send, mut recv) = self.greet(proofs).await;
         let mut length = [0; 4];
         within(recv.read_exact(&mut length)).await.unwrap();
         let mut hello = vec![0; u32::from_be_bytes(length) as usize];
         within(recv.read_exact(&mut hello)).await.unwrap();
         assert_eq!(wire::decode::<Hello>(&hello).unwrap().protocol, wire::PROTOCOL);
         assert_eq!(node.connected().await, (key.node_id(), false));
-        (raw, send, recv)
+        (send, recv)
     }
 
     pub(crate) fn proofs(&self, cluster: &ClusterKeys, node: &NodeId) -> Vec<Proof> {
@@ -81,6 +98,19 @@ impl Raw {
         let (mut send, recv) = within(self.connection.open_bi()).await.unwrap();
         within(send.write_all(bytes)).await.unwrap();
         (send, recv)
+    }
+
+    /// Sends `bytes` on a stream, in a packet of their own.
+    pub(crate) async fn send(&self, stream: &mut SendStream, bytes: &[u8]) {
+        let sent = || self.connection.stats().udp_tx.datagrams;
+        let before = sent();
+        within(stream.write_all(bytes)).await.unwrap();
+        within(async {
+            while sent() == before {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     /// What the node said when it closed the connection.
