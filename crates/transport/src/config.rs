@@ -11,7 +11,7 @@ const MAX_PAYLOAD: u16 = 65_507;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Bytes of UDP payload accepted from others. Default 6500: the other end's path discovery can go no higher than
-    /// this, and QUIC's usual 1472 would cap it silently. Costs a receive buffer of 2 MiB, whatever the value.
+    /// this, and QUIC's usual 1472 would cap it silently. Costs a receive buffer of 128 of them, and 512 KiB.
     pub max_udp_payload: u16,
     /// Bytes of UDP payload up to which path discovery probes. Default 6500: 1.10 CPU-s/GiB where frames are 9000 bytes,
     /// against 2.65 at 1500; ten of them are the most that one system call may carry. Up to 8952 is a tenth cheaper again
@@ -34,7 +34,7 @@ pub struct Config {
     /// Time that [`crate::Transport::close`] waits for pieces being served. Default 5 s.
     pub drain_timeout: Duration,
     /// Neighbours at once. Default 128: ten to twenty are wanted, and a seed has more. Each may make this node hold
-    /// `connection_receive_window` bytes.
+    /// 128 KiB.
     pub max_connections: usize,
     /// Handshakes at once, each way; from half of it on, newcomers must first prove that they own their address. Default 64.
     pub max_handshakes: usize,
@@ -42,7 +42,8 @@ pub struct Config {
     pub max_concurrent_fetches: u32,
     /// Bytes of one stream in flight to this node. Default 2 MiB: 10 Gbit/s at 1.6 ms. More bought nothing on short links.
     pub stream_receive_window: u32,
-    /// Bytes of one connection in flight to this node, and so the most that a neighbour can make it hold. Default 4 MiB.
+    /// Bytes of one connection in flight to this node, and so the most that a neighbour can make it hold. Default 4 MiB. Only
+    /// the first 24 neighbours of whom something is asked have so many; the others have 128 KiB.
     pub connection_receive_window: u32,
     /// Bytes of one connection sent and not yet acknowledged. Default 8 MiB. They are views of the pieces, not copies.
     pub send_window: u64,

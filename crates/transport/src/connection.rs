@@ -44,6 +44,7 @@ impl Admitted {
             let (outbox, outgoing) = outbox(inner.config.send_queue, inner.config.send_queue_bytes);
             let farewell = Arc::new(OnceLock::new());
             let connection = self.connection.clone();
+            endpoint::open_up(&inner.config, &connection);
             let task = Task {
                 inner: inner.clone(),
                 events,
@@ -54,6 +55,7 @@ impl Admitted {
                 connection,
                 outbox,
                 wanted: Wanted::default(),
+                window: OnceLock::new(),
                 dialled,
                 since: Instant::now(),
                 farewell,
@@ -109,7 +111,6 @@ impl Task {
         // A failure shows up again below, with its reason.
         let _ = admitted.send.set_priority(endpoint::MESSAGES);
         let _ = admitted.send.write_all(&admitted.greeting).await;
-        endpoint::open_up(&self.inner.config, &admitted.connection);
         if let Some(predecessor) = predecessor {
             // It cannot panic, and if it did its events are over all the same.
             let _ = predecessor.await;

@@ -20,6 +20,11 @@ const ALPN: &[u8] = b"packswarm/1";
 pub(crate) const SERVER_NAME: &str = "packswarm";
 /// Bytes that somebody who has not proven membership may have in flight to us: a `Hello` many times over.
 const STRANGER_WINDOW: u32 = 16 << 10;
+/// Bytes that a member may have in flight to us of whom we want nothing: two of the longest messages.
+const NARROW_WINDOW: u32 = 128 << 10;
+/// Members at once who may have `connection_receive_window` bytes in flight: more than a node wants to read from. With the
+/// others' narrow windows they are what all of a seed's 512 neighbours together can make it hold: 157 MiB.
+pub(crate) const WIDE_WINDOWS: usize = 24;
 /// Bytes kept of a handshake between its first packet and the moment we take it up, which is at once.
 const INCOMING_BUFFER: u64 = 32 << 10;
 
@@ -60,6 +65,11 @@ pub(crate) fn client(config: &Config, certificate: &Certificate, node: NodeId) -
 pub(crate) fn open_up(config: &Config, connection: &quinn::Connection) {
     // One more: the message stream.
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(config.max_concurrent_fetches + 1));
+    connection.set_receive_window(VarInt::from_u32(NARROW_WINDOW.min(config.connection_receive_window)));
+}
+
+/// Makes room for what was asked of a member.
+pub(crate) fn widen(config: &Config, connection: &quinn::Connection) {
     connection.set_receive_window(VarInt::from_u32(config.connection_receive_window));
 }
 

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use quinn::Connection;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::SendError;
 use crate::error::CloseCode;
 use crate::held::Wanted;
+use crate::{Config, SendError, endpoint};
 
 /// An admitted connection, as the table keeps it.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct Link {
     pub(crate) outbox: Outbox,
     /// What is being received over it.
     pub(crate) wanted: Wanted,
+    /// The right to have a wide receive window, once it has one.
+    pub(crate) window: OnceLock<OwnedSemaphorePermit>,
     /// Whether this end opened it.
     pub(crate) dialled: bool,
     pub(crate) since: Instant,
@@ -33,6 +35,16 @@ impl Link {
     /// Whether it still carries anything.
     pub(crate) fn is_open(&self) -> bool {
         self.connection.close_reason().is_none()
+    }
+
+    /// Lets the neighbour, of whom something is about to be asked, have more in flight, unless too many others do.
+    pub(crate) fn widen(&self, windows: &Arc<Semaphore>, config: &Config) {
+        if self.window.get().is_none()
+            && let Ok(permit) = windows.clone().try_acquire_owned()
+            && self.window.set(permit).is_ok()
+        {
+            endpoint::widen(config, &self.connection);
+        }
     }
 
     /// Ends it, and tells the other end why.

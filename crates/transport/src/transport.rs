@@ -12,7 +12,7 @@ use identity::tls::Certificate;
 use identity::{ClusterKeys, Direction, NodeKey};
 use piece::NodeId;
 use quinn::{Connection, Endpoint};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use wire::exchange::{Fetch, MAX_MESSAGE, Message};
 
 use crate::admission::{AdmissionError, Greeter};
@@ -41,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) changed: Notify,
     /// How many requests of neighbours are being answered.
     pub(crate) serving: watch::Sender<usize>,
+    /// Wide receive windows that are not taken.
+    windows: Arc<Semaphore>,
     /// Callers that were turned away.
     pub(crate) refusals: RefusalLog,
     /// Nodes that turned us away.
@@ -124,6 +126,7 @@ impl Transport {
             endpoint,
             changed: Notify::new(),
             serving: watch::Sender::new(0),
+            windows: Arc::new(Semaphore::new(endpoint::WIDE_WINDOWS)),
             refusals: RefusalLog::default(),
             rebuffs: RefusalLog::default(),
             sent: AtomicU64::new(0),
@@ -184,6 +187,7 @@ impl Transport {
         let (connection, wanted) = {
             let table = self.inner.table();
             let link = table.link(node).ok_or(FetchError::NotConnected)?;
+            link.widen(&self.inner.windows, &self.inner.config);
             (link.connection.clone(), link.wanted.clone())
         };
         fetch::fetch(connection, fetch, wanted, self.inner.received.clone()).await

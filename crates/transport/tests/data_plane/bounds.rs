@@ -247,6 +247,54 @@ async fn a_neighbour_that_is_not_heard_must_wait_and_loses_nothing() {
     }
 }
 
+/// How many bytes of messages a neighbour can have in flight, none of which anybody reads.
+async fn ahead(messages: &mut quinn::SendStream) -> usize {
+    let some = wire::encode_frame(&gone(1)).repeat(64);
+    let mut taken = 0;
+    while let Ok(count) = tokio::time::timeout(2 * GRACE, messages.write(&some)).await {
+        taken += count.unwrap();
+    }
+    taken
+}
+
+#[tokio::test]
+async fn who_is_asked_nothing_may_send_little_ahead_and_few_may_send_much() {
+    const WIDE: usize = 24;
+    let config = Config {
+        event_queue: 1,
+        ..Config::default()
+    };
+    let mut node = Node::with_config(1, config.clone());
+    let mut members = Vec::new();
+    for seed in 0..=WIDE as u8 {
+        members.push(Raw::member(&key(100 + seed), &mut node).await);
+    }
+    let (first, last) = (members[0].0.connection.clone(), WIDE);
+    assert_eq!(first.close_reason(), None);
+    let narrow = ahead(&mut members[0].1).await;
+    assert!(
+        (100 << 10..=128 << 10).contains(&narrow),
+        "{narrow} bytes were taken of one who was asked nothing"
+    );
+    let mut asking = Vec::new();
+    for (seed, (raw, ..)) in members.iter().enumerate() {
+        let (transport, id) = (node.transport.clone(), key(100 + seed as u8).node_id());
+        asking.push(tokio::spawn(async move {
+            transport.fetch(&id, request(0)).await.map(|_| ())
+        }));
+        within(raw.connection.accept_bi()).await.unwrap();
+    }
+    let wide = narrow + ahead(&mut members[0].1).await;
+    let stream = config.stream_receive_window as usize;
+    assert!(
+        (stream - (64 << 10)..=stream + (64 << 10)).contains(&wide),
+        "{wide} bytes were taken of one who was asked"
+    );
+    let late = ahead(&mut members[last].1).await;
+    assert!(late <= 128 << 10, "{late} bytes were taken of one too many");
+    asking.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
 #[tokio::test]
 async fn a_message_that_no_frame_holds_is_refused_here() {
     let [mut a, mut b] = [Node::start(1), Node::start(2)];
