@@ -185,6 +185,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_more_than_may_be_read_at_a_time_waits_for_its_share() {
+        let budget = budget();
+        let others = share(&budget, READ_BUDGET - BUDGET_UNIT).await;
+        let frame = wire::encode_frame(&Response::Refused {
+            reason: "r".repeat(2 * BUDGET_UNIT),
+        });
+        let mut reading = std::pin::pin!(read_response(frame, &budget));
+        assert!(futures::poll!(reading.as_mut()).is_pending());
+        drop(others);
+        let Packet::Arrived { message, .. } = reading.await.unwrap() else {
+            panic!("it arrived")
+        };
+        assert!(matches!(message, Ok(Response::Refused { .. })));
+    }
+
+    #[tokio::test]
     async fn a_frame_that_ends_early_is_an_error() {
         let mut frame = wire::encode_frame(&Response::Taken);
         frame.pop();

@@ -279,6 +279,21 @@ mod tests {
     }
 
     #[test]
+    fn verdicts_on_contents_are_bounded() {
+        let (verdicts, now) = (verdicts(LocalAccess::Public), Instant::now());
+        let content = |n: usize| Digest::of(&n.to_be_bytes());
+        for n in 0..=MAX_CONTENTS {
+            verdicts.learn(now, &repository("a"), content(n), Verdict::bare(Access::Public));
+        }
+        assert_eq!(verdicts.contents().len(), MAX_CONTENTS);
+        assert_eq!(
+            verdicts.get(now, &repository("a"), &content(0)),
+            None,
+            "asked for longest ago"
+        );
+    }
+
+    #[test]
     fn private_content_is_for_accepted_clients_or_by_the_operators_word() {
         for (access, local, open) in [
             (Access::Public, LocalAccess::Public, true),

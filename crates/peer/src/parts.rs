@@ -343,3 +343,17 @@ impl SeenAt {
             .copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_are_bounded_and_the_latest_known() {
+        let roles = Roles::default();
+        let node = |n: usize| NodeId::from_bytes(*Digest::of(&n.to_be_bytes()).as_bytes());
+        (0..2 * MAX_ROLES + 1).for_each(|n| roles.learn(node(n), Role::Seed));
+        assert!(roles.roles.lock().unwrap().len() <= MAX_ROLES);
+        assert_eq!(roles.source_of(&node(2 * MAX_ROLES)), ReceivedFrom::Seed);
+    }
+}

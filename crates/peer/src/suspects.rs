@@ -68,4 +68,26 @@ mod tests {
         assert_eq!(suspects.judge(&file), Some(key.node_id()));
         assert_eq!(suspects.judge(&file), None, "judged once");
     }
+
+    #[test]
+    fn evidence_is_bounded_in_blobs_and_runs() {
+        let blob = Blob {
+            digest: Digest::EMPTY,
+            size: 600 << 10,
+        };
+        let run = MidstateRun {
+            blob,
+            first: 1,
+            midstates: vec![Midstate::START],
+            standing: Standing::Closed,
+        };
+        let run = SignedRun::sign(run, identity::NodeKey::from_seed([9; 32]).signing_key()).unwrap();
+        let suspects = Suspects::default();
+        for n in 0..2 * MAX_BLOBS {
+            suspects.keep(Digest::of(&[n as u8]), vec![run.clone(); MAX_RUNS - 1]);
+        }
+        suspects.keep(Digest::of(&[0]), vec![run; 100]);
+        let kept = suspects.runs.lock().unwrap();
+        assert_eq!((kept.len(), kept[&Digest::of(&[0])].len()), (MAX_BLOBS, MAX_RUNS));
+    }
 }

@@ -162,3 +162,29 @@ fn internal(what: &str) -> Failure {
         challenge: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wire::control::Query;
+
+    use super::*;
+
+    #[test]
+    fn tags_are_bounded_but_for_those_that_are_being_asked_about() {
+        let tags = Tags::new(Duration::from_secs(10));
+        let upstream = |n: usize| Upstream {
+            repository: Repository {
+                registry: "registry.example".to_owned(),
+                name: "org/model".to_owned(),
+            },
+            query: Query::Tag { tag: n.to_string() },
+        };
+        let asked = tags.entry(&upstream(0));
+        (1..3 * MAX_TAGS).for_each(|n| drop(tags.entry(&upstream(n))));
+        assert!(tags.entries.lock().unwrap().len() <= MAX_TAGS);
+        assert!(
+            Arc::ptr_eq(&asked, &tags.entry(&upstream(0))),
+            "whoever asks now waits for the same answer"
+        );
+    }
+}

@@ -301,3 +301,28 @@ impl Pass {
         self.renew_at.is_none_or(|at| Instant::now() < at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_repositories_remembered_are_bounded_and_the_latest_kept() {
+        let sessions = Sessions::default();
+        let repository = |n: usize| Repository {
+            registry: "registry.example".to_owned(),
+            name: n.to_string(),
+        };
+        let first = sessions.of(&repository(0));
+        for n in 1..=MAX_SESSIONS {
+            sessions.of(&repository(n));
+            assert!(
+                Arc::ptr_eq(&first, &sessions.of(&repository(0))),
+                "used again and again: {n}"
+            );
+        }
+        let kept = sessions.by_repository.lock().unwrap();
+        assert_eq!(kept.len(), MAX_SESSIONS);
+        assert!(!kept.contains_key(&repository(1)), "the one that was used longest ago");
+    }
+}

@@ -404,4 +404,18 @@ mod tests {
         std::fs::write(&path, "no colon").unwrap();
         assert!(place.check().unwrap_err().contains("user:password"));
     }
+
+    #[test]
+    fn a_credentials_file_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let config = |length| format!("{}{}", "{}", " ".repeat(length - 2));
+        for place in [Credentials::DockerConfig(path.clone()), Credentials::File(path.clone())] {
+            std::fs::write(&path, config(MAX_FILE as usize + 1)).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            assert_eq!(place.check().unwrap_err(), "larger than 1048576 bytes");
+        }
+        std::fs::write(&path, config(MAX_FILE as usize)).unwrap();
+        assert_eq!(Credentials::DockerConfig(path).check(), Ok(()));
+    }
 }

@@ -117,6 +117,17 @@ fn a_tag_that_moved_is_noticed_within_its_time() {
     for peer in &cluster.peers {
         wait::until_true("the tag's new place", SOON, || digest(peer) == new);
     }
+    // Each manifest was read once for all nodes. All else was asked by HEAD, which Docker Hub does not count.
+    let by_tag = |method: &str| {
+        let requests = registry.requests();
+        let asked = requests
+            .iter()
+            .filter(|entry| entry.role().is_some() && entry.asks_manifest());
+        asked.filter(|entry| entry.method == method).count()
+    };
+    wait::until_true("the log of the second manifest", SOON, || by_tag("GET") >= 2);
+    assert_eq!(by_tag("GET"), 2, "{:#?}", registry.requests());
+    assert!(by_tag("HEAD") >= 1, "{:#?}", registry.requests());
     // The old one is still there by its digest, and none of it was read again.
     let old = format!(
         "/v2/{}/manifests/{}?ns={}",

@@ -263,6 +263,25 @@ mod tests {
     }
 
     #[test]
+    fn verdicts_on_clients_are_bounded_and_those_in_use_kept() {
+        let (accepted, now) = (Accepted::new(TTL, GRACE), Now::read());
+        let (alice, home) = (client("Basic YTpi"), repository("r", "a"));
+        let content = |n: usize| Digest::of(&n.to_be_bytes());
+        for n in 0..=MAX_VERDICTS {
+            accepted.learn(now, &alice, &home, &content(n));
+            assert!(
+                accepted.holds(now, &alice, &home, &content(0)),
+                "asked for again and again: {n}"
+            );
+        }
+        assert_eq!(accepted.verdicts().len(), MAX_VERDICTS);
+        assert!(
+            !accepted.holds(now, &alice, &home, &content(1)),
+            "asked for longest ago"
+        );
+    }
+
+    #[test]
     fn processes_keep_different_keys_and_no_credential() {
         let (one, other) = (Accepted::new(TTL, GRACE), Accepted::new(TTL, GRACE));
         let (alice, home) = (client("Basic aGlkZGVu"), repository("r", "hidden"));

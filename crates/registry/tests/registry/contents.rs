@@ -164,6 +164,27 @@ async fn retry_after_is_kept_to_or_passed_up() {
 }
 
 #[tokio::test]
+async fn a_spent_quota_is_told_as_docker_hub_tells_it() {
+    let server = Server::start(|_, _| {
+        Reply::new(
+            429,
+            r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"pull rate limit"}]}"#,
+        )
+        .with("ratelimit-limit", "100;w=21600")
+        .with("ratelimit-remaining", "0;w=21600")
+        .with("retry-after", 3600)
+    })
+    .await;
+    let error = client().manifest(&server.repository(), "v1").await.unwrap_err();
+    let failure = error.to_failure();
+    assert_eq!((failure.status, failure.retry_after), (429, Some(3600)));
+    for part in ["TOOMANYREQUESTS pull rate limit", "rate limit 100 in 21600 s, 0 left"] {
+        assert!(failure.message.contains(part), "{}", failure.message);
+    }
+    assert_eq!(server.requests().len(), 1, "it is not asked again before its time");
+}
+
+#[tokio::test]
 async fn attempts_are_counted() {
     let server = Server::start(|_, _| Reply::new(503, "")).await;
     let error = client().manifest(&server.repository(), "v1").await.unwrap_err();

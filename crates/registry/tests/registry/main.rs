@@ -6,6 +6,7 @@ mod askers;
 mod authentication;
 mod blobs;
 mod contents;
+mod limits;
 mod redirects;
 mod scripted;
 mod tls;
