@@ -1,4 +1,4 @@
-//! Nodes start, stop, move to other schedulers and change keys while clients pull.
+//! Nodes start, stop and move to other schedulers while clients pull.
 
 use std::fs;
 use std::io::Read;
@@ -98,49 +98,6 @@ fn nodes_move_to_another_scheduler_when_theirs_dies() {
     pull(&lab, &nodes[1], &registry, &cold);
     registry.assert_read_once(&held);
     registry.assert_read_once(&cold);
-}
-
-#[test]
-fn keys_change_while_the_cluster_works() {
-    let lab = Lab::new("rotation");
-    let (model, cold) = (Model::small(&lab), Model::every_layer_type(&lab));
-    let registry = Registry::start(&lab, &[&model, &cold]);
-    let mut cluster = Cluster::start(
-        &lab,
-        &Options {
-            seeds: 1,
-            peers: 2,
-            ..Options::default()
-        },
-    );
-    let [old, new] = [cluster.key().to_owned(), keygen(&lab, "new.key")]
-        .map(|path| fs::read_to_string(path).expect("keygen wrote it"));
-    pull(&lab, &cluster.peers[0], &registry, &model);
-    // Accept the new one everywhere; use it everywhere; forget the old one everywhere. After each node, all go on.
-    for step in [format!("{old}{new}"), format!("{new}{old}"), new.clone()] {
-        fs::write(cluster.key(), &step).expect("the lab is writable");
-        for number in 0..4 {
-            let node = match number {
-                0 => &mut cluster.scheduler,
-                1 => &mut cluster.seeds[0],
-                number => &mut cluster.peers[number - 2],
-            };
-            node.stop();
-            node.restart();
-            cluster.wait_joined(3);
-            for peer in &cluster.peers {
-                pull(&lab, peer, &registry, &model);
-            }
-        }
-    }
-    pull(&lab, &cluster.peers[1], &registry, &cold);
-    registry.assert_read_once(&cold);
-    for node in cluster.nodes() {
-        assert!(
-            !node.log().contains(old.trim()) && !node.log().contains(new.trim()),
-            "a key is in a log"
-        );
-    }
 }
 
 #[test]
