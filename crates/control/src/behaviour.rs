@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use libp2p::allow_block_list::{self, BlockedPeers};
 use libp2p::identity::{Keypair, PeerId};
 use libp2p::kad::store::RecordStore;
 use libp2p::swarm::behaviour::toggle::Toggle;
@@ -42,6 +43,8 @@ const MAX_REMEMBERED: usize = 256;
 pub(crate) struct Behaviour {
     /// First, so that nothing else sees a connection that is one too many.
     pub(crate) limits: connection_limits::Behaviour,
+    /// Whom an operator has expelled.
+    pub(crate) expelled: allow_block_list::Behaviour<BlockedPeers>,
     pub(crate) messages: request_response::Behaviour<ControlCodec>,
     pub(crate) kad: Toggle<kad::Behaviour<ProviderStore>>,
     pub(crate) identify: identify::Behaviour,
@@ -54,6 +57,7 @@ impl Behaviour {
         let local = key.public().to_peer_id();
         Self {
             limits: connection_limits::Behaviour::new(limits(config.max_connections)),
+            expelled: allow_block_list::Behaviour::default(),
             messages: messages(config.request_timeout),
             kad: config.kad.then(|| kademlia(local, config.find_timeout)).into(),
             identify: identify::Behaviour::new(

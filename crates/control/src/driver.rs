@@ -4,7 +4,7 @@ mod asking;
 mod dialling;
 mod finding;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -74,6 +74,8 @@ pub(crate) struct Channels {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) current: watch::Sender<Option<NodeId>>,
+    /// Whom to have nothing to do with.
+    pub(crate) expelled: watch::Receiver<BTreeSet<NodeId>>,
 }
 
 /// What a name stands for now, or why that is not known.
@@ -223,6 +225,7 @@ impl Driver {
                     (Err(_), _) => self.backlog.clear(),
                     (Ok(_), None) => {}
                 },
+                Ok(()) = self.channels.expelled.changed() => self.on_expelled(),
                 _ = ticks.tick() => self.on_tick(Instant::now()),
             }
         }
@@ -251,6 +254,20 @@ impl Driver {
             Command::Unprovide(digest) => self.unprovide(&digest),
             Command::Find { digest, limit, answer } => self.find(digest, limit, answer),
             Command::Close(_) => unreachable!("the loop ends with it"),
+        }
+    }
+
+    /// Closes the connections to those who are expelled now, and refuses new ones; others may come again.
+    fn on_expelled(&mut self) {
+        let expelled = self.channels.expelled.borrow_and_update().clone();
+        let peers: HashSet<PeerId> = expelled.into_iter().map(identity::peer_id).collect();
+        let list = &mut self.swarm.behaviour_mut().expelled;
+        let readmitted: Vec<PeerId> = list.blocked_peers().difference(&peers).copied().collect();
+        for peer in readmitted {
+            list.unblock_peer(peer);
+        }
+        for peer in peers {
+            list.block_peer(peer);
         }
     }
 
@@ -339,7 +356,9 @@ impl Driver {
             BehaviourEvent::Identify(
                 identify::Event::Sent { .. } | identify::Event::Pushed { .. } | identify::Event::Error { .. },
             ) => {}
-            BehaviourEvent::Limits(never) | BehaviourEvent::Hold(never) => match never {},
+            BehaviourEvent::Limits(never) | BehaviourEvent::Expelled(never) | BehaviourEvent::Hold(never) => {
+                match never {}
+            }
         }
     }
 

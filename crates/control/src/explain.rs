@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use libp2p::allow_block_list::Blocked;
 use libp2p::connection_limits;
 use libp2p::swarm::{ConnectionDenied, DialError, ListenError};
 use libp2p::{PeerId, TransportError};
@@ -73,6 +74,7 @@ fn outgoing(at: &str, error: &ConnectError) -> String {
 fn denied(cause: &ConnectionDenied) -> String {
     match cause.downcast_ref::<connection_limits::Exceeded>() {
         Some(exceeded) => format!("{exceeded}: raise max_connections if this node is meant to serve more"),
+        None if cause.downcast_ref::<Blocked>().is_some() => format!("{cause}: its operator has expelled it"),
         None => cause.to_string(),
     }
 }

@@ -25,6 +25,7 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -76,6 +77,7 @@ pub struct Control {
     commands: mpsc::Sender<Command>,
     local_addr: SocketAddr,
     schedulers: watch::Receiver<Option<NodeId>>,
+    expelled: Arc<watch::Sender<BTreeSet<NodeId>>>,
     in_flight: Arc<Semaphore>,
     finds: Arc<Semaphore>,
     request_timeout: Duration,
@@ -98,10 +100,12 @@ impl Control {
         let (commands, commands_rx) = mpsc::channel(COMMANDS);
         let (events, events_rx) = mpsc::channel(EVENTS);
         let (current, schedulers) = watch::channel(None);
+        let (expel, expelled) = watch::channel(BTreeSet::new());
         let channels = driver::Channels {
             commands: commands_rx,
             events,
             current,
+            expelled,
         };
         let mut driver = Driver::new(&config, &key.keypair(), cluster_keys, channels)?;
         let local_addr = driver.listen(config.listen).await?;
@@ -110,6 +114,7 @@ impl Control {
             commands,
             local_addr,
             schedulers,
+            expelled: Arc::new(expel),
             in_flight: Arc::new(Semaphore::new(config.max_requests_in_flight)),
             finds: Arc::new(Semaphore::new(MAX_FINDS)),
             request_timeout: config.request_timeout,
@@ -131,6 +136,11 @@ impl Control {
     /// Whether this node is the scheduler in use: the one that may tell this node what to do.
     pub fn is_scheduler(&self, node: &NodeId) -> bool {
         self.schedulers.borrow().as_ref() == Some(node)
+    }
+
+    /// Closes the connections to these nodes, and has none with them from now on; with all others it may have.
+    pub fn expel(&self, nodes: BTreeSet<NodeId>) {
+        self.expelled.send_replace(nodes);
     }
 
     /// Asks, and waits for the answer.

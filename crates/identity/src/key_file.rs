@@ -109,7 +109,7 @@ pub(crate) fn create(path: &Path, text: &str) -> Result<bool, KeyError> {
     name.push(format!(".{unique:016x}.new"));
     let draft = path.with_file_name(name);
     // A link, unlike a rename, never replaces the key that another process has put there meanwhile.
-    let placed = write_draft(&draft, text).and_then(|()| match fs::hard_link(&draft, path) {
+    let placed = write_draft(&draft, text, Draft::New).and_then(|()| match fs::hard_link(&draft, path) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(e) => Err(e),
@@ -122,12 +122,24 @@ pub(crate) fn create(path: &Path, text: &str) -> Result<bool, KeyError> {
     })
 }
 
-fn write_draft(draft: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(draft)?;
+/// What becomes of a file that has a draft's name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Draft {
+    /// There is none: drafts have names of their own.
+    New,
+    /// It was left behind, and nobody else writes it.
+    Replaced,
+}
+
+/// Writes a file that is closed to others, and has it on the disk.
+pub(crate) fn write_draft(draft: &Path, text: &str, found: Draft) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    match found {
+        Draft::New => options.create_new(true),
+        Draft::Replaced => options.create(true).truncate(true),
+    };
+    let mut file = options.open(draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }

@@ -22,6 +22,11 @@ pub fn node_id(peer: &PeerId) -> Option<NodeId> {
     Some(NodeId::from_bytes(key.try_into().ok()?))
 }
 
+/// The node that an operator names by its peer id; none if that is no Ed25519 node's.
+pub fn parse_node(text: &str) -> Option<NodeId> {
+    node_id(&text.parse().ok()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use toml::Value;
 
-use crate::commands::{cache, config, demo, preheat, pull, runtimes, status};
+use crate::commands::{cache, config, demo, node, preheat, pull, runtimes, status};
 use crate::config::{Flag, Format};
 
 /// OCI models to every node, each registry byte read once.
@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Preheat(preheat::Args),
     /// Show what a process is doing.
     Status(status::Args),
+    /// Expel a node from the cluster, let it back in, list who is out.
+    Node(node::Args),
     /// List, check, keep and remove the blobs that a node holds.
     Cache(cache::Args),
     /// Tell container runtimes of the mirror.

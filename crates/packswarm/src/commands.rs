@@ -6,6 +6,7 @@ pub(crate) mod demo;
 mod docker_config;
 pub(crate) mod keygen;
 mod mirror;
+pub(crate) mod node;
 pub(crate) mod preheat;
 pub(crate) mod pull;
 pub(crate) mod runtimes;

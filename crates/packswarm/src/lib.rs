@@ -41,6 +41,7 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Pull(args) => commands::pull::run(args),
         Command::Preheat(args) => commands::preheat::run(args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Node(args) => commands::node::run(&args),
         Command::Cache(args) => commands::cache::run(&args),
         Command::Mirror(args) => commands::runtimes::run(&args),
         Command::Config(args) => commands::config::run(&args),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::{ClusterKeys, NodeKey};
+use identity::{ClusterKeys, ExpelledFile, NodeKey};
 use tokio::runtime::Runtime;
 
 use crate::cli::{PeerArgs, SchedulerArgs, SeedArgs};
@@ -66,6 +66,7 @@ async fn run_scheduler(settings: SchedulerSettings) -> Result<(), Failure> {
     let ready = ReadyFile::clear(process.ready_file.as_deref())?;
     let (key, cluster) = keys(&process)?;
     config.control.listen = sockets::usable(process.listen);
+    config.expelled = Some(ExpelledFile::within(&process.data_dir));
     let admin = sockets::listen("admin HTTP", process.admin).await?;
     let role = wire::control::Role::Scheduler.name();
     let peer_id = identity::peer_id(key.node_id()).to_string();
@@ -108,6 +109,7 @@ async fn run_node<E: std::error::Error + 'static>(
     let role = config.role.name();
     let peer_id = identity::peer_id(key.node_id()).to_string();
     config.registry.user_agent = user_agent(role, &peer_id);
+    config.expelled = Some(ExpelledFile::within(&process.data_dir));
     let (data, control) = data_and_control(process.listen)?;
     config.control.listen = control;
     let mirror = match mirror {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::To;
+use control::{AskError, To};
 use futures::{StreamExt as _, stream};
 use piece::{Blob, Digest, NodeId};
 use swarm::node::{Ask, HoldingNow, Input, Node, Report};
@@ -11,6 +11,8 @@ use wire::control::{Address, Holding, MAX_ENTRIES, Neighbour, Reading, Request, 
 
 use crate::parts::Parts;
 
+/// Between two registrations that a scheduler refuses.
+const REFUSED: Duration = Duration::from_secs(5);
 /// Holders looked up at the same time.
 const LOOKUPS: usize = 8;
 /// Holders looked up for one blob.
@@ -77,13 +79,33 @@ async fn register(parts: &Arc<Parts>, holdings: Vec<HoldingNow>) {
                 parts.registered.send_replace(true);
             }
             Ok(Response::Registered { .. }) => {}
-            Ok(Response::Refused { reason }) => tracing::error!(reason, "the scheduler refuses this node"),
             Ok(other) => tracing::debug!(?other, "the scheduler did not take the registration"),
+            Err(AskError::Refused(reason)) => {
+                tracing::error!(
+                    reason,
+                    "the scheduler refuses this node; asking again every {} s",
+                    REFUSED.as_secs()
+                );
+                return ask_again(parts).await;
+            }
             Err(error) => {
                 tracing::debug!(%error, "registration failed; it is repeated when the scheduler is back");
                 return;
             }
         }
+    }
+}
+
+/// A refusal may pass: the operator raises a limit, or lets the node back in.
+async fn ask_again(parts: &Parts) {
+    let mut scheduler = parts.control.schedulers();
+    let refusing = *scheduler.borrow_and_update();
+    // Whoever follows the scheduler that refuses is asked for that reason already.
+    let same = tokio::time::timeout(REFUSED, scheduler.wait_for(|now| *now != refusing))
+        .await
+        .is_err();
+    if same && refusing.is_some() {
+        parts.engine.tell(Input::SchedulerUp).await;
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use identity::{ExpelledFile, ExpelledFileError};
 use tokio::net::TcpListener;
 use wire::control::{Locality, Role};
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub buffers: u64,
     /// Rate limits. Default: none.
     pub rates: Rates,
+    /// Where to remember whom the operator has expelled. Default none: a restarted node learns it when a scheduler answers.
+    pub expelled: Option<ExpelledFile>,
     /// Threads that prove pieces. Default: one per core, at most 8; two cores prove 5.8 GB/s.
     pub provers: usize,
 }
@@ -70,6 +73,7 @@ impl Config {
             tag_ttl: Duration::from_secs(10),
             buffers: 96 << 20,
             rates: Rates::default(),
+            expelled: None,
             provers: 2,
         }
     }
@@ -117,6 +121,9 @@ pub enum StartError {
     /// The mirror.
     #[error(transparent)]
     Mirror(#[from] mirror::ConfigError),
+    /// Who was expelled cannot be known.
+    #[error(transparent)]
+    Expelled(#[from] ExpelledFileError),
     /// A metric exists twice.
     #[error("metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),

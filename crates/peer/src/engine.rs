@@ -276,6 +276,7 @@ impl Loop {
                     .remove(&digest);
                 parts.watches.tell(&digest, |seen| seen.fail(failure));
             }
+            Output::Expel { nodes } => drop(parts.expelled.send_replace(nodes)),
             Output::Ban { node } => {
                 warn!(node = %identity::peer_id(node), "banned: its signature stands on a false midstate");
                 parts.transport.ban(node);

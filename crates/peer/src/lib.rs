@@ -14,6 +14,7 @@ mod config;
 mod content;
 mod cursors;
 mod engine;
+mod expelling;
 mod fetching;
 mod files;
 mod housekeeping;
@@ -40,9 +41,10 @@ mod upstream;
 mod watch;
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use identity::{ClusterKeys, NodeKey};
+use identity::{ClusterKeys, ExpelledFile, NodeKey};
 use swarm::node::{Identity, Input, Node};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -90,6 +92,7 @@ impl Peer {
     ) -> Result<Self, StartError> {
         let stop = CancellationToken::new();
         let registry = prometheus::Registry::new();
+        let remembered = config.expelled.as_ref().map(ExpelledFile::load).transpose()?.flatten();
         let (parts, events) = assemble(&config, &listeners, key, cluster, &registry, &stop).await?;
         let addresses = Addresses {
             control: parts.control.local_addr(),
@@ -111,6 +114,12 @@ impl Peer {
             rand::random(),
         );
         tasks.spawn(Loop::new(machine, Arc::clone(&parts)).run(events.engine, stop.clone()));
+        tasks.spawn(expelling::run(
+            Arc::clone(&parts),
+            config.expelled.clone(),
+            stop.clone(),
+        ));
+        expelling::remember(&parts, remembered.unwrap_or_default()).await;
         tasks.spawn(introduce_held(Arc::clone(&parts)));
         tasks.spawn(listening::control(Arc::clone(&parts), events.control, stop.clone()));
         tasks.spawn(listening::data(Arc::clone(&parts), events.data, stop.clone()));
@@ -257,6 +266,8 @@ async fn assemble(
         metrics,
         begun: Mutex::default(),
         registered: tokio::sync::watch::Sender::new(false),
+        expelled: tokio::sync::watch::Sender::default(),
+        is_expelled: AtomicBool::new(false),
     });
     parts.note_usage();
     Ok((

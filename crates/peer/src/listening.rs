@@ -38,7 +38,7 @@ pub(crate) async fn control(parts: Arc<Parts>, mut events: mpsc::Receiver<contro
                 from, request, reply, ..
             } => match not_from(&parts, &from, &request) {
                 Some(reason) => reply.send(Response::Refused { reason }),
-                None => take(&parts, &answering, request, reply).await,
+                None => take(&parts, &answering, from, request, reply).await,
             },
         }
     }
@@ -49,7 +49,7 @@ pub(crate) async fn control(parts: Arc<Parts>, mut events: mpsc::Receiver<contro
 /// turn to seeds, which exist to be asked.
 fn not_from(parts: &Parts, from: &NodeId, request: &Request) -> Option<String> {
     let is_for_anybody = match request {
-        Request::Update { .. } => false,
+        Request::Update { .. } | Request::Expelled { .. } => false,
         Request::Upstream { .. } | Request::Preheat { .. } => parts.role == Role::Seed,
         Request::Lookup { .. } | Request::Register { .. } | Request::Join { .. } | Request::Report { .. } => true,
         // Peers turn to seeds themselves with their clients' credentials, which schedulers never see.
@@ -62,8 +62,12 @@ fn not_from(parts: &Parts, from: &NodeId, request: &Request) -> Option<String> {
     Some("only this node's scheduler may ask that of it".to_owned())
 }
 
-async fn take(parts: &Arc<Parts>, answering: &Arc<Semaphore>, request: Request, reply: control::Reply) {
+async fn take(parts: &Arc<Parts>, answering: &Arc<Semaphore>, from: NodeId, request: Request, reply: control::Reply) {
     match request {
+        Request::Expelled { nodes } => {
+            parts.engine.tell(Input::Expelled { by: Some(from), nodes }).await;
+            reply.send(Response::Taken);
+        }
         Request::Update { digest, swarm } => {
             parts.told(digest, swarm).await;
             reply.send(Response::Taken);

@@ -1,7 +1,8 @@
 //! The parts of a node that its tasks share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -70,6 +71,9 @@ pub(crate) struct Parts {
     pub(crate) begun: Mutex<HashMap<Digest, Instant>>,
     /// Whether a scheduler knows this node.
     pub(crate) registered: watch::Sender<bool>,
+    /// Whom the operator has expelled, this node among them if it is.
+    pub(crate) expelled: watch::Sender<BTreeSet<NodeId>>,
+    pub(crate) is_expelled: AtomicBool,
 }
 
 impl Parts {

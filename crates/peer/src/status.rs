@@ -19,6 +19,8 @@ pub struct Status {
     pub version: &'static str,
     /// Whether a scheduler is connected.
     pub scheduler: Option<String>,
+    /// Whether the operator has expelled the node.
+    pub expelled: bool,
     /// Bytes that the store may hold.
     pub store_capacity: u64,
     /// Bytes that count against it.
@@ -99,6 +101,7 @@ pub(crate) fn status(parts: &Arc<Parts>) -> Status {
         peer_id: identity::peer_id(parts.key.node_id()).to_string(),
         version: env!("CARGO_PKG_VERSION"),
         scheduler,
+        expelled: parts.is_expelled.load(std::sync::atomic::Ordering::Relaxed),
         store_capacity: usage.capacity,
         store_used: usage.used,
         connections: transport.connections,
@@ -146,6 +149,7 @@ mod tests {
             peer_id: "12D3KooW".to_owned(),
             version: "0.1.0",
             scheduler: None,
+            expelled: false,
             store_capacity: 10,
             store_used: 3,
             connections: 2,
@@ -174,7 +178,7 @@ mod tests {
         };
         let json = serde_json::to_value(&status).unwrap();
         let expected = serde_json::json!({
-            "role": "peer", "peer_id": "12D3KooW", "version": "0.1.0", "scheduler": null,
+            "role": "peer", "peer_id": "12D3KooW", "version": "0.1.0", "scheduler": null, "expelled": false,
             "store_capacity": 10, "store_used": 3, "connections": 2,
             "received": { "peer": 1, "seed": 2, "registry": 0 }, "sent": 4,
             "settings": [{

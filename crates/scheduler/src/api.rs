@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use wire::control::{Kind, MAX_ENTRIES, Repository, Response, Role, Source};
 
-use crate::driver::Question;
+use crate::driver::{ExpelFailure, Question};
 use crate::view::{Nodes, Swarms};
 
 /// Entries of a page unless asked otherwise, and at most.
@@ -68,6 +68,28 @@ enum PreheatKind {
     Manifest,
 }
 
+/// The body of a ban.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ban {
+    peer_id: String,
+    #[serde(default)]
+    reason: String,
+}
+
+/// The body of its end.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unban {
+    peer_id: String,
+}
+
+/// Whether it was not so before.
+#[derive(Debug, Serialize)]
+struct Changed {
+    changed: bool,
+}
+
 /// What became of a preheat.
 #[derive(Debug, Serialize)]
 struct Accepted {
@@ -78,6 +100,7 @@ struct Accepted {
 pub(crate) fn admin(questions: mpsc::Sender<Question>, registry: prometheus::Registry) -> Admin {
     let of_status = questions.clone();
     let of_ready = questions.clone();
+    let [of_banned, of_ban, of_unban] = [(); 3].map(|()| questions.clone());
     let (of_nodes, of_swarms) = (questions.clone(), questions.clone());
     let status = move || {
         let questions = of_status.clone();
@@ -98,6 +121,18 @@ pub(crate) fn admin(questions: mpsc::Sender<Question>, registry: prometheus::Reg
     Admin::new(registry, status, ready)
         .route("/api/v1/nodes", get(nodes))
         .route("/api/v1/swarms", get(swarms))
+        .get("/api/v1/nodes/banned", move || {
+            let questions = of_banned.clone();
+            async move { ask(&questions, Question::Banned).await }
+        })
+        .post("/api/v1/nodes/ban", move |ban: Ban| {
+            let questions = of_ban.clone();
+            async move { expel(&questions, &ban.peer_id, Some(ban.reason)).await }
+        })
+        .post("/api/v1/nodes/unban", move |unban: Unban| {
+            let questions = of_unban.clone();
+            async move { expel(&questions, &unban.peer_id, None).await }
+        })
         .post("/api/v1/preheat", move |preheat| {
             run_preheat(questions.clone(), preheat)
         })
@@ -117,6 +152,18 @@ async fn swarms(
 ) -> Result<Json<Swarms>, ApiError> {
     let (after, most) = read_page(page)?;
     ask(&questions, |to| Question::Swarms(after, most, to)).await.map(Json)
+}
+
+async fn expel(questions: &mpsc::Sender<Question>, peer_id: &str, reason: Option<String>) -> Result<Changed, ApiError> {
+    let node = identity::parse_node(peer_id)
+        .ok_or_else(|| ApiError::Invalid(format!("`{peer_id}` is no peer id of a node, such as 12D3KooW...")))?;
+    let outcome = ask(questions, |to| Question::Expel(node, reason, to)).await?;
+    outcome
+        .map(|changed| Changed { changed })
+        .map_err(|failure| match failure {
+            ExpelFailure::Refused(error) => ApiError::Conflict(error.to_string()),
+            ExpelFailure::Forgetful(_) => ApiError::Failed(failure.to_string()),
+        })
 }
 
 async fn run_preheat(questions: mpsc::Sender<Question>, preheat: Preheat) -> Result<Accepted, ApiError> {

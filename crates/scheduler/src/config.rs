@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use identity::{ExpelledFile, ExpelledFileError};
 use tokio::net::TcpListener;
 
 /// Connections beyond those of the nodes it may know: commands, and nodes that look around.
@@ -16,6 +17,8 @@ pub struct Config {
     pub control: control::Config,
     /// The scheduler's decisions and limits.
     pub rules: swarm::scheduler::Config,
+    /// Where to remember who is expelled. Default none: a restart forgets it.
+    pub expelled: Option<ExpelledFile>,
     /// The HTTP server of admin.
     pub http: admin::Limits,
 }
@@ -34,6 +37,7 @@ impl Config {
                 ..control
             },
             rules,
+            expelled: None,
             http: admin::Limits::default(),
         }
     }
@@ -61,6 +65,9 @@ pub enum StartError {
     /// The control plane.
     #[error(transparent)]
     Control(#[from] control::ControlError),
+    /// Who was expelled cannot be known.
+    #[error(transparent)]
+    Expelled(#[from] ExpelledFileError),
     /// A metric exists twice.
     #[error("metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use control::{Control, Event, Reply, To};
+use identity::{ExpelledFile, ExpelledFileError};
 use piece::{Blob, Digest, NodeId};
-use swarm::scheduler::{AskId, Input, Output, RequestId, Scheduler as Machine};
+use swarm::scheduler::{AskId, ExpelError, Input, Output, RequestId, Scheduler as Machine};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use wire::control::{Request, Response, Role, Source, Upstream, UpstreamAnswer};
 
 use crate::pushes::{Lost, MAX_WAITING, Pushes};
-use crate::view::{self, Nodes, Status, Swarms};
+use crate::view::{self, Banned, Nodes, Status, Swarms};
 
 /// Events taken in one turn, so that timers, pushes and operators have theirs under any load.
 const BUDGET: usize = 256;
@@ -33,6 +34,21 @@ pub(crate) enum Question {
     Swarms(Option<Digest>, usize, oneshot::Sender<Swarms>),
     /// To have blobs fetched ahead of any client.
     Preheat(Vec<(Blob, Source)>, Role, oneshot::Sender<Response>),
+    /// To expel a node for a reason, or, without one, to let it back in.
+    Expel(NodeId, Option<String>, oneshot::Sender<Result<bool, ExpelFailure>>),
+    /// Who is out.
+    Banned(oneshot::Sender<Banned>),
+}
+
+/// Why a node was not expelled, or not for good.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExpelFailure {
+    /// It cannot be.
+    #[error(transparent)]
+    Refused(#[from] ExpelError),
+    /// It is, until this scheduler ends.
+    #[error("{0}; it is done, but a restart of the scheduler forgets it")]
+    Forgetful(#[from] ExpelledFileError),
 }
 
 /// Who waits for an answer.
@@ -56,11 +72,19 @@ pub(crate) struct Driver {
     /// Questions under way to seeds; the machine bounds them.
     asks: JoinSet<(AskId, Option<UpstreamAnswer>)>,
     pushes: Pushes,
+    /// Where to remember who is expelled.
+    expelled: Option<ExpelledFile>,
     out: Vec<Output>,
 }
 
 impl Driver {
-    pub(crate) fn new(machine: Machine, me: NodeId, control: Control, metrics: admin::Metrics) -> Self {
+    pub(crate) fn new(
+        machine: Machine,
+        me: NodeId,
+        control: Control,
+        metrics: admin::Metrics,
+        expelled: Option<ExpelledFile>,
+    ) -> Self {
         Self {
             machine,
             me,
@@ -71,6 +95,7 @@ impl Driver {
             askers: BTreeMap::new(),
             next_request: 0,
             asks: JoinSet::new(),
+            expelled,
             out: Vec::new(),
         }
     }
@@ -154,13 +179,36 @@ impl Driver {
         while let Some(input) = inputs.pop() {
             let mut out = std::mem::take(&mut self.out);
             self.machine.handle(self.started.elapsed(), input, &mut out);
-            for output in out.drain(..) {
-                if let Err(Lost(node)) = self.perform(output) {
-                    inputs.push(Input::Disconnected(node));
-                }
-            }
+            inputs.extend(self.perform_all(&mut out));
             self.out = out;
         }
+    }
+
+    /// Carries out everything; returns what follows from it.
+    fn perform_all(&mut self, out: &mut Vec<Output>) -> Vec<Input> {
+        let mut lost = Vec::new();
+        for output in out.drain(..) {
+            if let Err(Lost(node)) = self.perform(output) {
+                lost.push(Input::Disconnected(node));
+            }
+        }
+        lost
+    }
+
+    /// Expels a node or lets it back in, and remembers it. What cannot be remembered is done all the same, and said.
+    fn expel(&mut self, now: Duration, node: NodeId, reason: Option<String>) -> Result<bool, ExpelFailure> {
+        let mut out = Vec::new();
+        let changed = match reason {
+            Some(reason) => self.machine.expel(now, node, reason, &mut out)?,
+            None => self.machine.readmit(&node, &mut out),
+        };
+        let lost = self.perform_all(&mut out);
+        lost.into_iter().for_each(|input| self.handle(input));
+        // An operator's rare act and a small file: the loop can wait for the disk.
+        if let Some(file) = &self.expelled {
+            file.save(self.machine.expelled())?;
+        }
+        Ok(changed)
     }
 
     /// Carries out what the machine wants. A node that has too much to be told counts as lost.
@@ -176,6 +224,7 @@ impl Driver {
                 tracing::debug!(node = ?to, %digest, ?swarm, "telling");
                 return self.pushes.update(to, digest, swarm);
             }
+            Output::Expelled { to, nodes } => return self.pushes.expelled(to, nodes),
             Output::Preheat { to, blobs } => return self.pushes.preheat(to, blobs),
             Output::AskSeed { id, to, upstream } => {
                 let control = self.control.clone();
@@ -193,6 +242,8 @@ impl Driver {
             Question::Status(to) => drop(to.send(view::status(&self.machine, self.me, now))),
             Question::Nodes(after, most, to) => drop(to.send(view::nodes(&self.machine, now, after, most))),
             Question::Swarms(after, most, to) => drop(to.send(view::swarms(&self.machine, after, most))),
+            Question::Expel(node, reason, to) => drop(to.send(self.expel(now, node, reason))),
+            Question::Banned(to) => drop(to.send(view::banned(&self.machine, now))),
             Question::Preheat(blobs, to, operator) => {
                 let request = Request::Preheat { blobs, to: Some(to) };
                 self.metrics.scheduler_request(kind(&request));
@@ -232,6 +283,10 @@ const fn kind(request: &Request) -> &'static str {
         Request::Report { .. } => "report",
         Request::Upstream { .. } => "upstream",
         Request::Preheat { .. } => "preheat",
-        Request::Update { .. } | Request::Lookup { .. } | Request::Authorised { .. } | Request::Lend { .. } => "other",
+        Request::Update { .. }
+        | Request::Lookup { .. }
+        | Request::Authorised { .. }
+        | Request::Lend { .. }
+        | Request::Expelled { .. } => "other",
     }
 }

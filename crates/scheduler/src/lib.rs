@@ -1,8 +1,8 @@
 //! The role that knows who has what and who reads the registry.
 //!
 //! [`swarm::scheduler::Scheduler`] decides; here its decisions meet the control plane and the clock. One task owns the
-//! machine: it takes an event, hands it over, and carries out what comes back. Nothing is stored: what a scheduler knows it
-//! learns from the nodes, and after a restart again.
+//! machine: it takes an event, hands it over, and carries out what comes back. Nothing is stored but whom the operator has
+//! expelled: all else that a scheduler knows it learns from the nodes, and after a restart again.
 
 mod api;
 mod config;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use control::Control;
-use identity::{ClusterKeys, NodeKey};
+use identity::{ClusterKeys, ExpelledFile, NodeKey};
 use piece::NodeId;
 use swarm::scheduler::Scheduler as Machine;
 use tokio::sync::mpsc;
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Addresses, Config, Listeners, StartError};
-pub use view::{NodeStatus, Nodes, Reader, Status, SwarmStatus, Swarms};
+pub use view::{Banned, BannedNode, NodeStatus, Nodes, Reader, Status, SwarmStatus, Swarms};
 
 use driver::Driver;
 
@@ -59,11 +59,15 @@ impl Scheduler {
             control: control.local_addr(),
             admin: admin_addr,
         };
-        let machine = Machine::new(config.rules, seconds_since_1970(), rand::random());
+        let remembered = config.expelled.as_ref().map(ExpelledFile::load).transpose()?.flatten();
+        let mut machine = Machine::new(config.rules, seconds_since_1970(), rand::random());
+        if let Some(nodes) = remembered {
+            machine.remember_expelled(nodes);
+        }
         let (questions, asked) = mpsc::channel(QUESTIONS);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let driver = Driver::new(machine, node, control.clone(), metrics);
+        let driver = Driver::new(machine, node, control.clone(), metrics, config.expelled);
         tasks.spawn(driver.run(events, asked, stop.clone()));
         let admin = api::admin(questions, registry);
         tasks.spawn(admin.serve(listeners.admin, config.http, stop.clone().cancelled_owned()));

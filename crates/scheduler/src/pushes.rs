@@ -33,7 +33,7 @@ pub(crate) struct Pushes {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Push>,
-    /// Of which blobs something is under way; none stands for a preheat.
+    /// Of which blobs something is under way; none stands for what is about none.
     under_way: BTreeSet<Option<Digest>>,
 }
 
@@ -41,13 +41,14 @@ struct Queue {
 enum Push {
     Update(Digest, Box<Swarm>),
     Preheat(Arc<[(Blob, Source)]>),
+    Expelled(Arc<[NodeId]>),
 }
 
 impl Push {
     const fn about(&self) -> Option<Digest> {
         match self {
             Self::Update(digest, _) => Some(*digest),
-            Self::Preheat(_) => None,
+            Self::Preheat(_) | Self::Expelled(_) => None,
         }
     }
 }
@@ -71,6 +72,11 @@ impl Pushes {
     /// Has a node fetch blobs.
     pub(crate) fn preheat(&mut self, to: NodeId, blobs: Arc<[(Blob, Source)]>) -> Result<(), Lost> {
         self.push(to, Push::Preheat(blobs))
+    }
+
+    /// Tells a node who is expelled.
+    pub(crate) fn expelled(&mut self, to: NodeId, nodes: Arc<[NodeId]>) -> Result<(), Lost> {
+        self.push(to, Push::Expelled(nodes))
     }
 
     fn push(&mut self, to: NodeId, push: Push) -> Result<(), Lost> {
@@ -135,6 +141,7 @@ impl Pushes {
                         blobs: blobs.to_vec(),
                         to: None,
                     },
+                    Push::Expelled(nodes) => Request::Expelled { nodes: nodes.to_vec() },
                 };
                 (to, about, control.ask(To::Node(to), request).await.map(drop))
             });

@@ -82,6 +82,26 @@ pub struct NodeStatus {
     pub reading: usize,
 }
 
+/// Who is out.
+#[derive(Debug, Clone, Serialize)]
+pub struct Banned {
+    /// Those whom the operator has expelled first.
+    pub banned: Vec<BannedNode>,
+}
+
+/// One who is out.
+#[derive(Debug, Clone, Serialize)]
+pub struct BannedNode {
+    /// Its libp2p peer id.
+    pub peer_id: String,
+    /// `operator`, until unbanned; or `complaints`, when two nodes showed that it signed false midstates.
+    pub by: &'static str,
+    /// Why; empty if the operator gave no reason.
+    pub reason: String,
+    /// For how much longer; null: until the operator lets it back in.
+    pub seconds_left: Option<u64>,
+}
+
 /// A page of swarms.
 #[derive(Debug, Clone, Serialize)]
 pub struct Swarms {
@@ -164,6 +184,24 @@ pub(crate) fn swarms(machine: &Machine, after: Option<Digest>, most: usize) -> S
         .map(|last| last.digest.to_string());
     let swarms = views.into_iter().map(view_swarm).collect();
     Swarms { swarms, next }
+}
+
+pub(crate) fn banned(machine: &Machine, now: Duration) -> Banned {
+    let expelled = machine.expelled().iter().map(|(node, reason)| BannedNode {
+        peer_id: peer_id(*node).to_string(),
+        by: "operator",
+        reason: reason.clone(),
+        seconds_left: None,
+    });
+    let outcasts = machine.outcasts(now).into_iter().map(|(node, until)| BannedNode {
+        peer_id: peer_id(node).to_string(),
+        by: "complaints",
+        reason: "it signed false midstates".to_owned(),
+        seconds_left: Some(until.saturating_sub(now).as_secs()),
+    });
+    Banned {
+        banned: expelled.chain(outcasts).collect(),
+    }
 }
 
 fn view_node(view: NodeView, now: Duration) -> NodeStatus {

@@ -54,7 +54,8 @@ impl World {
             | Output::Trust { .. }
             | Output::Sized { .. }
             | Output::Accessible { .. }
-            | Output::Ban { .. } => {}
+            | Output::Ban { .. }
+            | Output::Expel { .. } => {}
         }
     }
 

@@ -111,7 +111,9 @@ impl World {
                 self.tell(node, self.latency_to_scheduler(node), Input::Told { digest, swarm });
             }
             scheduler::Output::AskSeed { id, to, upstream } => self.probe(id, node_index(&to), &upstream.query),
-            scheduler::Output::Preheat { .. } => self.violated("the scheduler preheats what nobody asked it to"),
+            scheduler::Output::Preheat { .. } | scheduler::Output::Expelled { .. } => {
+                self.violated("the scheduler does what only an operator asks");
+            }
         }
     }
 

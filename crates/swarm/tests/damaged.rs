@@ -54,7 +54,7 @@ fn a_damaged_blob_finds_its_holders_again() {
                     told.extend(swarms.into_iter().flat_map(|(_, swarm)| swarm.neighbours));
                 }
                 Output::Update { swarm, .. } => told.extend(swarm.neighbours),
-                Output::Reply { .. } | Output::AskSeed { .. } | Output::Preheat { .. } => {}
+                Output::Reply { .. } | Output::AskSeed { .. } | Output::Preheat { .. } | Output::Expelled { .. } => {}
             }
         }
         told

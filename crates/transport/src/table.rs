@@ -1,7 +1,7 @@
 //! Who is connected, who is being dialled, who is banned: the one place that decides which connection stays.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, WeakShared};
@@ -76,6 +76,7 @@ impl Table {
                 nodes: HashSet::new(),
                 order: VecDeque::new(),
                 limit: max_bans,
+                expelled: BTreeSet::new(),
             },
             events: Some(events),
         }
@@ -182,11 +183,17 @@ pub(crate) struct Bans {
     nodes: HashSet<NodeId>,
     order: VecDeque<NodeId>,
     limit: usize,
+    /// Whom an operator has expelled; the caller bounds how many, and none makes room for another.
+    expelled: BTreeSet<NodeId>,
 }
 
 impl Bans {
     pub(crate) fn contains(&self, node: &NodeId) -> bool {
-        self.nodes.contains(node)
+        self.nodes.contains(node) || self.expelled.contains(node)
+    }
+
+    pub(crate) fn expel(&mut self, nodes: BTreeSet<NodeId>) {
+        self.expelled = nodes;
     }
 
     pub(crate) fn insert(&mut self, node: NodeId) {
@@ -257,6 +264,7 @@ mod tests {
             nodes: HashSet::new(),
             order: VecDeque::new(),
             limit: 2,
+            expelled: BTreeSet::new(),
         };
         for byte in [1, 1, 2, 3] {
             bans.insert(node(byte));

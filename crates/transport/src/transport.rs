@@ -1,5 +1,6 @@
 //! The handle that the rest of the node holds.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -207,6 +208,20 @@ impl Transport {
         if let Some(link) = table.link(&node) {
             link.close(CloseCode::Banned, "banned");
         }
+    }
+
+    /// Disconnects these nodes and lets them in no more: whom an operator has expelled, and no others for that reason.
+    pub fn expel(&self, nodes: BTreeSet<NodeId>) {
+        let mut table = self.inner.table();
+        for node in &nodes {
+            if let Some(link) = table.link(node) {
+                link.close(
+                    CloseCode::Banned,
+                    "its operator has expelled this node from the cluster",
+                );
+            }
+        }
+        table.bans.expel(nodes);
     }
 
     /// Lifts a ban.

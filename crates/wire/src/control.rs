@@ -8,7 +8,7 @@ mod swarm;
 mod upstream;
 
 use minicbor::{Decode, Encode};
-use piece::{Blob, Digest};
+use piece::{Blob, Digest, NodeId};
 
 use crate::authorization::Authorization;
 
@@ -22,6 +22,8 @@ pub const MAX_CONTROL: usize = 1 << 20;
 pub const MAX_RELAYED_BODY: usize = 768 << 10;
 /// The most holdings in one [`Request::Register`] or entries in one [`Request::Report`]; more go in further messages.
 pub const MAX_ENTRIES: usize = 4096;
+/// The most nodes that can be expelled at once: more are a stolen cluster key, which is to be replaced.
+pub const MAX_EXPELLED: usize = 1024;
 /// The most neighbours in one answer.
 pub const MAX_NEIGHBOURS: usize = 32;
 
@@ -149,6 +151,13 @@ pub enum Request {
         #[n(2)]
         authorization: Authorization,
     },
+    /// Scheduler to node: an operator has expelled these nodes, and no others. Have nothing to do with them.
+    #[n(9)]
+    Expelled {
+        /// All of them, at most [`MAX_EXPELLED`]; the node itself is told of itself alone.
+        #[n(0)]
+        nodes: Vec<NodeId>,
+    },
 }
 
 /// Everything that is answered on the control plane.
@@ -198,7 +207,7 @@ pub enum Response {
         #[n(2)]
         holding: Option<Holding>,
     },
-    /// To [`Request::Update`], [`Request::Preheat`] and [`Request::Lend`].
+    /// To [`Request::Update`], [`Request::Preheat`], [`Request::Lend`] and [`Request::Expelled`].
     #[n(5)]
     Taken,
     /// The request cannot be served by this node.

@@ -168,6 +168,9 @@ fn requests() -> Vec<Request> {
             source: source(),
             authorization,
         },
+        Request::Expelled {
+            nodes: vec![NodeId::from_bytes([3; 32])],
+        },
     ]
 }
 

@@ -27,7 +27,8 @@ fn check(bytes: &[u8]) {
         Some(Request::Update { swarm, .. }) => told(&swarm),
         Some(Request::Lend { authorization, .. }) => shown(&authorization),
         Some(Request::Authorised { authorization, .. }) => authorization.iter().for_each(shown),
-        Some(Request::Join { .. } | Request::Upstream { .. } | Request::Lookup { .. }) | None => {}
+        Some(Request::Join { .. } | Request::Upstream { .. } | Request::Lookup { .. } | Request::Expelled { .. })
+        | None => {}
     }
     match round_trip::<Response>(bytes) {
         Some(Response::Joined { swarm }) => told(&swarm),

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use futures::StreamExt;
 use libp2p::request_response::{self, Message, ProtocolSupport};
 use libp2p::swarm::{SwarmEvent, dial_opts::DialOpts};
@@ -24,6 +26,27 @@ async fn messages_over_the_limit_are_refused_where_they_arise() {
         panic!("{asked:?}")
     };
     assert!(reason.contains("exceeds the limit of 1048576"), "{reason}");
+}
+
+#[tokio::test]
+async fn an_expelled_node_is_cut_off_and_not_let_in_again_until_it_may() {
+    let mut server = Node::start(config()).await;
+    let client = Node::start(config()).await;
+    let (to, expelled) = (To::Address(server.address()), client.id());
+    let ask = || client.control.ask(to.clone(), lookup());
+    let (asked, ()) = tokio::join!(ask(), async { server.request().await.3.send(Response::Taken) });
+    assert_eq!(asked, Ok(Response::Taken));
+    server.control.expel(BTreeSet::from([expelled]));
+    let gone = |event| matches!(event, Event::Disconnected(node) if node == expelled).then_some(());
+    server.event(gone).await;
+    ask().await.unwrap_err();
+    server.control.expel(BTreeSet::new());
+    let again = async {
+        // The list reaches the driver when it is next looked at.
+        while ask().await.is_err() {}
+    };
+    let serve = async { server.request().await.3.send(Response::Taken) };
+    tokio::join!(again, serve);
 }
 
 #[tokio::test]

@@ -35,6 +35,8 @@ struct Node {
     peer_id: String,
     version: String,
     scheduler: Option<String>,
+    #[serde(default)]
+    expelled: bool,
     store_capacity: u64,
     store_used: u64,
     connections: usize,
@@ -117,6 +119,12 @@ impl Node {
         lines.line(&self.role, &format!("{} (packswarm {})", self.peer_id, self.version));
         let none = "none connected; the node finds others through Kademlia";
         lines.line("scheduler", self.scheduler.as_deref().unwrap_or(none));
+        if self.expelled {
+            lines.line(
+                "expelled",
+                "by the operator: other nodes refuse this one until `packswarm node unban`",
+            );
+        }
         let share = if self.store_capacity == 0 {
             0.0
         } else {

@@ -1,5 +1,6 @@
 //! What a node is told, and what it asks to be done.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use piece::{Bitfield, Blob, Digest, NodeId, PieceIndex};
@@ -152,6 +153,13 @@ pub enum Input {
     SchedulerUp,
     /// No scheduler can be asked.
     SchedulerDown,
+    /// An operator has expelled these nodes, and no others.
+    Expelled {
+        /// Which scheduler says so; none: what this node remembers from an earlier life.
+        by: Option<NodeId>,
+        /// Who is out.
+        nodes: Vec<NodeId>,
+    },
     /// The scheduler took [`Ask::Register`].
     Registered {
         /// How often it wants a report.
@@ -208,6 +216,7 @@ impl Input {
             | Self::Served { .. }
             | Self::SchedulerUp
             | Self::SchedulerDown
+            | Self::Expelled { .. }
             | Self::Registered { .. }
             | Self::Reported { .. }
             | Self::Tick => None,
@@ -393,6 +402,11 @@ pub enum Output {
     Ban {
         /// Whom.
         node: NodeId,
+    },
+    /// Refuse connections with these nodes, and with no others for that reason.
+    Expel {
+        /// All whom an operator has expelled.
+        nodes: BTreeSet<NodeId>,
     },
 }
 

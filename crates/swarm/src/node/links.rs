@@ -7,6 +7,7 @@ use piece::{Digest, NodeId};
 use wire::control::Neighbour;
 
 use super::event::Output;
+use super::expulsion::Expulsion;
 use super::{Input, Node};
 
 /// Candidates remembered per blob.
@@ -27,6 +28,8 @@ pub(super) struct Links {
     known: BTreeMap<Digest, BTreeMap<NodeId, Neighbour>>,
     unreachable: BTreeMap<NodeId, Duration>,
     banned: BTreeSet<NodeId>,
+    /// Whom an operator has expelled.
+    pub(super) expulsion: Expulsion,
 }
 
 /// One connection.
@@ -65,6 +68,7 @@ impl Links {
             known: BTreeMap::new(),
             unreachable: BTreeMap::new(),
             banned: BTreeSet::new(),
+            expulsion: Expulsion::default(),
         }
     }
 
@@ -129,6 +133,7 @@ impl Links {
         !self.up.contains_key(node)
             && !self.dialling.contains(node)
             && !self.banned.contains(node)
+            && !self.expulsion.contains(node)
             && self.unreachable.get(node).is_none_or(|until| *until <= now)
             && self.up.len() + self.dialling.len() < self.limit
     }

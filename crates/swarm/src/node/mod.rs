@@ -14,6 +14,7 @@ mod config;
 mod doubt;
 mod downloads;
 mod event;
+mod expulsion;
 mod links;
 mod openings;
 mod origin;
@@ -157,6 +158,7 @@ impl Node {
             Input::Forged { digest, signer } => self.forged(digest, signer, out),
             Input::SchedulerUp => self.scheduler_up(now, out),
             Input::SchedulerDown => self.reporter.scheduler_down(now),
+            Input::Expelled { by, nodes } => self.expelled(by, nodes, out),
             Input::Registered { report_every } => self.registered(now, report_every, out),
             Input::Reported { known } => self.reported(now, known, out),
             Input::Told { digest, swarm } => self.told(now, digest, swarm, out),

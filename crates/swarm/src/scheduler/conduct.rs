@@ -131,6 +131,13 @@ impl Conduct {
             .is_some_and(|record| now < record.expires && record.forged.are_believed())
     }
 
+    /// Nodes that are kept from all swarms, and until when.
+    pub(super) fn outcasts(&self, now: Duration) -> impl Iterator<Item = (NodeId, Duration)> {
+        let out = move |record: &Record| now < record.expires && record.forged.are_believed();
+        let outcasts = self.records.iter().filter(move |(_, record)| out(record));
+        outcasts.map(|(node, record)| (*node, record.expires))
+    }
+
     /// Whether `accuser` would rather not be sent to a node.
     pub(super) fn is_accused_by(&self, accuser: &NodeId, node: &NodeId, digest: &Digest) -> bool {
         self.records.get(node).is_some_and(|record| {

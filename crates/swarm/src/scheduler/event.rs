@@ -79,4 +79,11 @@ pub enum Output {
         /// Which, and where they can be read.
         blobs: Arc<[(Blob, Source)]>,
     },
+    /// Tell a node who is expelled; an expelled one, that it is.
+    Expelled {
+        /// Whom.
+        to: NodeId,
+        /// All who are out, as far as that is for this node to know.
+        nodes: Arc<[NodeId]>,
+    },
 }

@@ -419,6 +419,11 @@ impl Scheduler {
             self.arm_node(node);
             return;
         }
+        self.forget(node);
+    }
+
+    /// A node takes part in nothing any more.
+    pub(super) fn forget(&mut self, node: NodeKey) {
         let swarms = self.nodes[node].swarms.clone();
         swarms.into_iter().for_each(|swarm| self.leave(swarm, node));
         self.nodes.remove(node);

@@ -13,6 +13,7 @@ mod choice;
 mod conduct;
 mod config;
 mod event;
+mod expulsion;
 mod introduce;
 mod lease;
 mod members;
@@ -40,10 +41,12 @@ use wire::control::Source;
 
 pub use config::{Config, Limits};
 pub use event::{AskId, Input, Output, RequestId};
+pub use expulsion::{ExpelError, MAX_REASON};
 pub use status::{Counters, NodeView, ReaderView, Status, SwarmView};
 
 use access::AccessCache;
 use conduct::Conduct;
+use expulsion::Expulsion;
 use news::News;
 use nodes::Nodes;
 use preheat::Preheats;
@@ -65,6 +68,7 @@ pub struct Scheduler {
     /// Members of all swarms.
     memberships: usize,
     conduct: Conduct,
+    expulsion: Expulsion,
     access: AccessCache,
     relay: Relay,
     preheats: Preheats,
@@ -108,6 +112,7 @@ impl Scheduler {
             swarms: Swarms::new(),
             memberships: 0,
             conduct: Conduct::new(config.ban),
+            expulsion: Expulsion::default(),
             access: AccessCache::new(config.access_ttl, config.limits.access),
             relay: Relay::default(),
             preheats: Preheats::default(),
@@ -144,16 +149,37 @@ impl Scheduler {
             // A node counts from its registration on.
             Input::Connected(_) | Input::Tick => Owed::Nothing,
         };
-        while let Some(swarm) = self.dirty.pop_first() {
-            self.settle_swarm(now, swarm);
-        }
+        self.settle(now);
         self.pay(now, owed, out);
         self.tell(out);
+    }
+
+    /// Has an operator expel a node; see [`ExpelError`].
+    ///
+    /// # Errors
+    /// If the list or the reason would be too long.
+    pub fn expel(
+        &mut self,
+        now: Duration,
+        node: NodeId,
+        reason: String,
+        out: &mut Vec<Output>,
+    ) -> Result<bool, ExpelError> {
+        let is_new = self.put_out(node, reason, out)?;
+        self.settle(now);
+        self.tell(out);
+        Ok(is_new)
     }
 
     /// When [`Input::Tick`] is due at the latest.
     pub fn deadline(&self) -> Option<Duration> {
         self.timers.next()
+    }
+
+    fn settle(&mut self, now: Duration) {
+        while let Some(swarm) = self.dirty.pop_first() {
+            self.settle_swarm(now, swarm);
+        }
     }
 
     fn fire_timers(&mut self, now: Duration, out: &mut Vec<Output>) {

@@ -39,6 +39,15 @@ impl Scheduler {
         request: Request,
         out: &mut Vec<Output>,
     ) -> Owed {
+        if let Some(reason) = self.expulsion.refuse(&from) {
+            self.counters.refused += 1;
+            out.push(Output::Reply {
+                id,
+                response: Response::Refused { reason },
+            });
+            self.tell_outcast(from, out);
+            return Owed::Nothing;
+        }
         let response = match request {
             Request::Register {
                 protocol,
@@ -54,7 +63,11 @@ impl Scheduler {
                     holdings,
                     more,
                 };
-                self.register(now, from, Introduction { role, data, locality }, page)
+                let response = self.register(now, from, Introduction { role, data, locality }, page);
+                if !more && matches!(response, Response::Registered { .. }) {
+                    self.greet_with_expelled(from, out);
+                }
+                response
             }
             Request::Join {
                 digest,
@@ -96,11 +109,13 @@ impl Scheduler {
                 return Owed::Nothing;
             }
             Request::Preheat { blobs, to } => self.preheat(now, blobs, to.unwrap_or(Role::Seed), out),
-            Request::Update { .. } | Request::Lookup { .. } | Request::Authorised { .. } | Request::Lend { .. } => {
-                Response::Refused {
-                    reason: "a scheduler holds no blobs: ask a node".into(),
-                }
-            }
+            Request::Update { .. }
+            | Request::Lookup { .. }
+            | Request::Authorised { .. }
+            | Request::Lend { .. }
+            | Request::Expelled { .. } => Response::Refused {
+                reason: "a scheduler holds no blobs: ask a node".into(),
+            },
         };
         out.push(Output::Reply { id, response });
         Owed::Nothing

@@ -139,6 +139,11 @@ impl Scheduler {
         }
     }
 
+    /// Nodes that are kept from all swarms because two others showed that they signed false midstates, and until when.
+    pub fn outcasts(&self, now: Duration) -> Vec<(NodeId, Duration)> {
+        self.conduct.outcasts(now).collect()
+    }
+
     /// The first `most` nodes whose ids come after `after`.
     pub fn nodes(&self, after: Option<NodeId>, most: usize) -> Vec<NodeView> {
         self.nodes

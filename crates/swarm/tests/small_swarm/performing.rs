@@ -146,7 +146,8 @@ impl World {
             | Output::Sized { .. }
             | Output::Accessible { .. }
             | Output::Complete { .. }
-            | Output::Ban { .. } => {}
+            | Output::Ban { .. }
+            | Output::Expel { .. } => {}
         }
     }
 
@@ -303,7 +304,7 @@ impl World {
                 };
                 self.at(LATENCY * 2 + REGISTRY_TIME, Event::Scheduler { life, input });
             }
-            scheduler::Output::Preheat { .. } => panic!("nobody asked for a preheat"),
+            scheduler::Output::Preheat { .. } | scheduler::Output::Expelled { .. } => panic!("no operator is here"),
         }
     }
 }

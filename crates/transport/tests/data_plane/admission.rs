@@ -1,5 +1,6 @@
 //! Who is let in, and what those who are not are told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use identity::{ClusterKeys, peer_id};
@@ -133,6 +134,22 @@ async fn a_banned_node_is_refused_until_it_is_allowed() {
     b.join(&mut a).await;
     a.transport.send(&b.id, gone(1)).unwrap();
     assert_eq!(b.message().await.1, gone(1));
+}
+
+#[tokio::test]
+async fn an_expelled_node_is_refused_whatever_else_is_banned() {
+    let [mut a, mut b] = [Node::start(1), Node::start(2)];
+    a.join(&mut b).await;
+    a.transport.expel(BTreeSet::from([b.id]));
+    assert!(b.disconnected().await.contains("expelled this node from the cluster"));
+    a.disconnected().await;
+    a.transport.ban(b.id);
+    a.transport.allow(&b.id);
+    assert_eq!(a.dial(&b).await, Err(ConnectError::Banned { node: b.id }));
+    b.dial(&a).await.unwrap_err();
+    assert!(a.refused().await.ends_with("is banned here"));
+    a.transport.expel(BTreeSet::new());
+    b.join(&mut a).await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod access;
 mod conduct;
+mod expulsion;
 mod introductions;
 mod leases;
 mod limits;

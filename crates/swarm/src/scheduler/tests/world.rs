@@ -72,7 +72,7 @@ impl World {
                     assert!(self.nodes[&to].connected, "somebody who is gone is asked");
                     self.asks.push((id, to, upstream));
                 }
-                Output::Preheat { .. } => panic!("nobody asked for that"),
+                Output::Preheat { .. } | Output::Expelled { .. } => panic!("nobody asked for that"),
             }
         }
     }
