@@ -1,5 +1,6 @@
 //! Asking the scheduler, and other nodes when none answers.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use wire::control::{Address, Holding, MAX_ENTRIES, Neighbour, Reading, Request, 
 
 use crate::parts::Parts;
 
+/// Seeds that are summoned one after another, and how long each has to answer: others of them may be out of reach.
+const SUMMONED: usize = 3;
+const SUMMONS: Duration = Duration::from_secs(3);
 /// Between two registrations that a scheduler refuses.
 const REFUSED: Duration = Duration::from_secs(5);
 /// Holders looked up at the same time.
@@ -169,9 +173,9 @@ pub(crate) fn holding_of(machine: &Node, parts: &Parts, digest: &Digest) -> Opti
     machine.holding(digest).map(|holding| fill_in(parts, holding))
 }
 
-/// Looks for holders of a blob through Kademlia. Where nobody has any of it, one seed is summoned to fetch it: the same one
-/// by whoever knows the same seeds.
-pub(crate) fn find_holders(parts: Arc<Parts>, digest: Digest, origin: Option<(u64, Source)>) {
+/// Looks for holders of a blob through Kademlia. Where nobody has any of it, or nobody any more of it (`stuck`), one seed is
+/// summoned to fetch it: the same one by whoever knows, and reaches, the same seeds.
+pub(crate) fn find_holders(parts: Arc<Parts>, digest: Digest, origin: Option<(u64, Source)>, stuck: bool) {
     tokio::spawn(async move {
         let nodes = parts.control.providers(&digest, MAX_HOLDERS).await;
         let mut holders: Vec<(Neighbour, Holding)> = stream::iter(nodes)
@@ -183,7 +187,7 @@ pub(crate) fn find_holders(parts: Arc<Parts>, digest: Digest, origin: Option<(u6
         let somebody = holders
             .iter()
             .any(|(_, holding)| holding.pieces > 0 || holding.reading.is_some());
-        if let Some((size, source)) = origin.filter(|_| !somebody && parts.role == Role::Peer) {
+        if let Some((size, source)) = origin.filter(|_| (stuck || !somebody) && parts.role == Role::Peer) {
             holders.extend(summon(&parts, Blob { digest, size }, source).await);
         }
         tracing::debug!(%digest, found = holders.len(), "looked for holders without a scheduler");
@@ -192,19 +196,21 @@ pub(crate) fn find_holders(parts: Arc<Parts>, digest: Digest, origin: Option<(u6
 }
 
 async fn summon(parts: &Parts, blob: Blob, source: Source) -> Option<(Neighbour, Holding)> {
-    let seed = find_seeds(parts)
-        .await
-        .into_iter()
-        .max_by_key(|seed| swarm::rank(&blob.digest, seed))?;
-    let request = Request::Preheat {
-        blobs: vec![(blob, source)],
-        to: None,
-    };
-    if let Err(error) = parts.control.ask(To::Node(seed), request).await {
-        tracing::debug!(?seed, %error, "a seed could not be summoned");
-        return None;
+    let mut seeds = find_seeds(parts).await;
+    seeds.sort_by_key(|seed| Reverse(swarm::rank(&blob.digest, seed)));
+    for seed in seeds.into_iter().take(SUMMONED) {
+        let request = Request::Preheat {
+            blobs: vec![(blob, source.clone())],
+            to: None,
+        };
+        let asked = parts.control.ask(To::Node(seed), request);
+        match tokio::time::timeout(SUMMONS, asked).await {
+            Ok(Ok(_)) => return lookup(parts, seed, blob.digest).await,
+            Ok(Err(error)) => tracing::debug!(?seed, %error, "a seed could not be summoned"),
+            Err(_) => tracing::debug!(?seed, "a seed does not answer; the next one is summoned"),
+        }
     }
-    lookup(parts, seed, blob.digest).await
+    None
 }
 
 async fn lookup(parts: &Parts, node: NodeId, digest: Digest) -> Option<(Neighbour, Holding)> {

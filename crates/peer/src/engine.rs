@@ -254,8 +254,13 @@ impl Loop {
             Output::ReadOrigin { digest, first, count } => self.origins.read(&digest, first, count),
             Output::CloseOrigin { digest } => self.origins.close(&digest),
             Output::Ask(ask) => asking::ask(Arc::clone(parts), ask),
-            Output::FindHolders { digest, size, source } => {
-                asking::find_holders(Arc::clone(parts), digest, size.zip(source));
+            Output::FindHolders {
+                digest,
+                size,
+                source,
+                stuck,
+            } => {
+                asking::find_holders(Arc::clone(parts), digest, size.zip(source), stuck);
             }
             Output::Provide { digest } => parts.providing.provide(digest),
             Output::Unprovide { digest } => parts.providing.unprovide(digest),

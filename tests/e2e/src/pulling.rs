@@ -22,7 +22,7 @@ impl Pulling {
     pub fn begin(lab: &Lab, name: &str, node: &Node, reference: &str) -> Self {
         let name = format!("{name}-{}", node.name());
         let to = lab.path(&name);
-        let mut command = pull_through(lab, node.mirror(), reference, &to);
+        let mut command = node.beside(pull_through(lab, node.mirror(), reference, &to));
         Self {
             process: Process::start(&name, &mut command, &lab.log(&name)),
             to,
@@ -38,6 +38,11 @@ impl Pulling {
     ) -> Vec<Self> {
         let begin = |node| Self::begin(lab, name, node, reference);
         nodes.into_iter().map(begin).collect()
+    }
+
+    /// Whether it has given up.
+    pub fn has_failed(&mut self) -> bool {
+        self.process.ended().is_some_and(|status| !status.success())
     }
 
     /// Where it puts the files.

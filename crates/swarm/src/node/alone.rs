@@ -6,6 +6,7 @@ use piece::{Digest, NodeId};
 use wire::control::{Holding, Lease, Neighbour, Role};
 
 use super::Node;
+use super::blob::BlobState;
 use super::event::Output;
 use crate::rank;
 
@@ -16,21 +17,57 @@ const ELECTION: Duration = Duration::from_secs(4);
 /// A seed need only find other seeds that were summoned for the same blob.
 const SEED_ELECTION: Duration = Duration::from_millis(1500);
 
+/// What the neighbours have of a blob that this node misses something of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Supply {
+    /// Nothing.
+    None,
+    /// Nothing that this node misses.
+    Exhausted,
+    /// Something that it misses.
+    More,
+}
+
+impl BlobState {
+    fn supply(&self) -> Supply {
+        if self.others_help() {
+            return Supply::More;
+        }
+        let mut fields = self
+            .mates
+            .values()
+            .filter(|mate| !mate.banned)
+            .filter_map(|mate| mate.field.as_ref());
+        match fields.any(|field| !field.is_empty()) {
+            true => Supply::Exhausted,
+            false => Supply::None,
+        }
+    }
+}
+
 impl Node {
     /// Called for every hungry blob now and then.
     pub(super) fn look_alone(&mut self, now: Duration, digest: Digest, out: &mut Vec<Output>) {
         let Some(state) = self.blobs.get_mut(&digest) else {
             return;
         };
+        let supply = state.supply();
         let Some(wanted) = &mut state.wanted else { return };
         let Some(alone) = self.reporter.alone_for(now) else {
             wanted.looked = None;
             return;
         };
-        let waited = now.saturating_sub(wanted.progress);
         if alone < GRACE {
             return;
         }
+        // While there was a scheduler, it was for it to find a reader.
+        let waited = now.saturating_sub(wanted.progress).min(alone);
+        let election = match (supply, self.me.role) {
+            // What the others have is all that this side of a partition has, or a reader of the registry is slow.
+            (Supply::Exhausted, _) => self.config.origin_wait,
+            (Supply::None | Supply::More, Role::Seed) => SEED_ELECTION,
+            (Supply::None | Supply::More, Role::Peer | Role::Scheduler) => ELECTION,
+        };
         if wanted
             .looked
             .is_none_or(|looked| now >= looked + self.config.find_interval)
@@ -43,18 +80,16 @@ impl Node {
                 digest,
                 size: state.size,
                 source: state.sources.first().cloned(),
+                stuck: supply == Supply::Exhausted && waited >= ELECTION,
             });
         }
-        if state.origin.is_some() || state.others_help() {
+        if state.origin.is_some() || supply == Supply::More {
             return;
         }
-        let election = if self.me.role == Role::Seed {
-            SEED_ELECTION
-        } else {
-            ELECTION
-        };
         let elected = waited >= election && self.elected(&digest) == Some(self.me.node);
-        let own = waited >= self.config.origin_wait && self.config.origin_fallback;
+        // Whoever is elected here and holds a part gets as long again to begin.
+        let patience = election.max(self.config.origin_wait) * if supply == Supply::Exhausted { 2 } else { 1 };
+        let own = waited >= patience && self.config.origin_fallback;
         if elected || own {
             self.read_alone(now, digest, out);
         }
@@ -92,13 +127,14 @@ impl Node {
         self.connect_more(now, digest, out);
     }
 
-    /// The reader among those who are known to hold or want the blob, ourselves included: seeds before peers, then by
-    /// rendezvous hashing, so that everybody with the same view elects the same one.
+    /// The reader among those who are known to hold or want the blob and can be reached, ourselves included: seeds before
+    /// peers, then by rendezvous hashing, so that everybody with the same view elects the same one.
     fn elected(&self, digest: &Digest) -> Option<NodeId> {
         let me = (self.me.role == Role::Seed, self.me.node);
         let others = self
             .links
             .known(digest)
+            .filter(|neighbour| !self.links.is_out_of_reach(&neighbour.node))
             .map(|neighbour| (neighbour.role == Role::Seed, neighbour.node));
         others
             .chain([me])

@@ -342,6 +342,8 @@ pub enum Output {
         size: Option<u64>,
         /// Where a seed could read it.
         source: Option<Source>,
+        /// Whether all that the neighbours hold is here already, so that somebody must read the rest.
+        stuck: bool,
     },
     /// Let others find this node as one that holds or wants the blob.
     Provide {

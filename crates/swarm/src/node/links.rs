@@ -129,6 +129,11 @@ impl Links {
         self.banned.insert(node);
     }
 
+    /// Whether a node is not connected and could not be reached, or has not answered yet.
+    pub(super) fn is_out_of_reach(&self, node: &NodeId) -> bool {
+        !self.up.contains_key(node) && (self.dialling.contains(node) || self.unreachable.contains_key(node))
+    }
+
     fn may_dial(&self, now: Duration, node: &NodeId) -> bool {
         !self.up.contains_key(node)
             && !self.dialling.contains(node)
