@@ -114,8 +114,10 @@ impl Node {
                 if let Some(link) = self.links.get_mut(&from) {
                     link.heard_load(now, load);
                 }
+                let ranges = &ranges[..ranges.len().min(MAX_HAVE_RANGES)];
+                self.hear_of(now, digest, from, ranges);
                 if let Some(state) = self.blobs.get_mut(&digest) {
-                    state.add_pieces(from, &ranges[..ranges.len().min(MAX_HAVE_RANGES)]);
+                    state.add_pieces(from, ranges);
                     let whole = state
                         .mates
                         .get(&from)

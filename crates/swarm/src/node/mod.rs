@@ -70,8 +70,8 @@ pub struct Node {
     openings: Openings,
     /// When the next `Have`s of a blob are due.
     news: Agenda,
-    /// Blobs of which neighbours are told piece by piece.
-    spreading: BTreeSet<Digest>,
+    /// When to see how the pieces fare of which neighbours are told one by one.
+    spreading: Agenda,
     links: Links,
     requests: Requests,
     uploads: Uploads,
@@ -90,7 +90,7 @@ impl Node {
             touched: BTreeSet::new(),
             openings: Openings::default(),
             news: Agenda::default(),
-            spreading: BTreeSet::new(),
+            spreading: Agenda::default(),
             links: Links::new(config.connections),
             requests: Requests::default(),
             uploads: Uploads::new(config.upload_slots, config.upload_queue),
@@ -170,7 +170,7 @@ impl Node {
     /// When [`Input::Tick`] is due at the latest.
     pub fn deadline(&self) -> Option<Duration> {
         let sweep = self.has_work().then_some(self.next_sweep);
-        [self.news.next(), sweep, self.reporter.deadline()]
+        [self.news.next(), self.spreading.next(), sweep, self.reporter.deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -205,7 +205,7 @@ impl Node {
     }
 
     fn has_work(&self) -> bool {
-        !self.hungry.is_empty() || !self.requests.is_empty() || !self.links.is_empty() || !self.spreading.is_empty()
+        !self.hungry.is_empty() || !self.requests.is_empty() || !self.links.is_empty()
     }
 
     /// Restores what must hold between two inputs: for the blobs that the input touched, and for those that wait for what it
@@ -218,6 +218,9 @@ impl Node {
         self.fill_requests(now, out);
         self.fill_origins(now, out);
         self.touched.clear();
+        while let Some(digest) = self.spreading.take_due(now) {
+            self.spread(now, digest);
+        }
         self.send_news(now, out);
         self.send_report(now, out);
     }
@@ -233,9 +236,6 @@ impl Node {
             self.connect_more(now, digest, out);
             self.look_alone(now, digest, out);
             self.doubt_if_stuck(now, digest, out);
-        }
-        for digest in self.spreading.clone() {
-            self.spread(now, digest);
         }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! Told of a new piece all at once, every neighbour would ask the reader for it, and its uplink would carry each piece as
 //! often as it has neighbours. So it tells one neighbour, in turn, and the others once somebody has the piece, from whom
-//! they then get it (BitTorrent's "super-seeding", BEP 16). A neighbour that does nothing with a piece loses its turn.
+//! they then get it (BitTorrent's "super-seeding", BEP 16). A neighbour that takes much longer than others do loses its
+//! turn, and gets no other for a while: what a slow one holds alone, all would wait for, and the reader with them, which
+//! reads only so far ahead of what others have.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,18 +13,31 @@ use piece::{Digest, NodeId, PieceIndex};
 
 use super::Node;
 use super::blob::BlobState;
+use super::uploads::Asked;
 
-/// A neighbour that has been told and does not ask is passed over after this.
-const UNASKED: Duration = Duration::from_secs(1);
-/// One that has asked but is so slow that the others would wait for it: they need another source.
-const UNSEEN: Duration = Duration::from_secs(10);
+/// A neighbour that has been told of the first piece loses its turn after this; then it is known how long one takes.
+const UNKNOWN: Duration = Duration::from_secs(1);
+/// How many times as long as usual a neighbour may take.
+const LENIENCE: u32 = 3;
+/// It always may take this long: messages are gathered, and threads are late.
+const LEAST: Duration = Duration::from_millis(100);
+/// And never longer than this.
+const MOST: Duration = Duration::from_secs(10);
+/// A neighbour that has lost a turn gets no other for so long, while there are others.
+const REST: Duration = Duration::from_secs(5);
 /// After somebody else has the piece, its own `Have` gets this long to reach the others before ours tempts them.
 const HEARSAY: Duration = Duration::from_millis(300);
+/// Turns are looked at no more often than this.
+const GRAIN: Duration = Duration::from_millis(10);
 
 /// Pieces that were read from the registry and of which not every neighbour has been told.
 #[derive(Debug, Default)]
 pub(super) struct Spread {
     pieces: BTreeMap<PieceIndex, Turn>,
+    /// How long it usually takes from telling a neighbour of a piece until it has it.
+    usual: Option<Duration>,
+    /// Until when those who have lost a turn are passed over.
+    resting: BTreeMap<NodeId, Duration>,
 }
 
 /// Where one piece is on its way out.
@@ -30,7 +45,7 @@ pub(super) struct Spread {
 struct Turn {
     /// Who has been told, latest last.
     told: Vec<NodeId>,
-    /// When the latest was.
+    /// When the latest was, or last waited here for an upload slot.
     at: Duration,
     /// Since when somebody else has it.
     elsewhere: Option<Duration>,
@@ -52,6 +67,35 @@ impl Spread {
         let given = |turn: &&Turn| turn.elsewhere.is_none() && turn.told.last() == Some(node);
         self.pieces.values().filter(given).count()
     }
+
+    /// How long a neighbour may take.
+    fn allowed(&self) -> Duration {
+        self.usual
+            .map_or(UNKNOWN, |usual| (usual * LENIENCE).clamp(LEAST, MOST))
+    }
+
+    /// A neighbour has got what it was told of.
+    fn learn(&mut self, took: Duration) {
+        // Smoothed as TCP smooths its round-trip time (RFC 6298), with the same weight.
+        self.usual = Some(self.usual.map_or(took, |usual| (usual * 7 + took) / 8));
+    }
+
+    /// A neighbour has lost its turn. If all do, it is the time that is too short.
+    fn pass_over(&mut self, now: Duration, node: NodeId) {
+        self.usual = self.usual.map(|usual| usual * 9 / 8);
+        self.resting.retain(|_, until| *until > now);
+        self.resting.insert(node, now + REST);
+    }
+
+    /// When the next turn may be over, or all may be told of a piece.
+    fn next(&self) -> Option<Duration> {
+        let allowed = self.allowed();
+        let times = self
+            .pieces
+            .values()
+            .map(|turn| turn.elsewhere.map_or(turn.at + allowed, |since| since + HEARSAY));
+        times.min()
+    }
 }
 
 impl Node {
@@ -69,23 +113,54 @@ impl Node {
         }
         state.spread.pieces.insert(piece, Turn::default());
         give(state, now, piece, &mut self.rng);
-        self.spreading.insert(digest);
+        self.spreading.note(digest, now + state.spread.allowed());
         true
     }
 
-    /// Goes through the pieces that are on their way out; called now and then, and when a neighbour has said something new.
+    /// A neighbour says that it has got some pieces.
+    pub(super) fn hear_of(&mut self, now: Duration, digest: Digest, from: NodeId, ranges: &[(u32, u32)]) {
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
+        let (Some(pieces), spread) = (&state.pieces, &mut state.spread) else {
+            return;
+        };
+        if spread.is_empty() {
+            return;
+        }
+        for number in ranges
+            .iter()
+            .flat_map(|(first, count)| *first..first.saturating_add(*count))
+        {
+            let Some(piece) = pieces.geometry.piece(number) else {
+                break;
+            };
+            let turn = spread.pieces.get_mut(&piece).filter(|turn| turn.elsewhere.is_none());
+            let Some(turn) = turn else { continue };
+            turn.elsewhere = Some(now);
+            if turn.told.last() == Some(&from) {
+                let took = now.saturating_sub(turn.at);
+                spread.learn(took);
+            }
+            self.spreading.note(digest, now + HEARSAY);
+        }
+    }
+
+    /// Goes through the pieces that are on their way out, when a turn may be over or a neighbour has said what it holds.
     pub(super) fn spread(&mut self, now: Duration, digest: Digest) {
         let Some(state) = self.blobs.get_mut(&digest) else {
-            self.spreading.remove(&digest);
             return;
         };
         if !state.others_want() {
             // Whoever comes later hears of everything at once.
             state.spread.pieces.clear();
         }
+        if state.spread.is_empty() {
+            return;
+        }
         let Some(pieces) = &state.pieces else { return };
-        let mut to_give = Vec::new();
-        let mut to_tell = Vec::new();
+        let allowed = state.spread.allowed();
+        let (mut to_give, mut to_tell) = (Vec::new(), Vec::new());
         for (piece, turn) in &mut state.spread.pieces {
             if pieces.rarity[piece.as_usize()] > 0 {
                 if now.saturating_sub(*turn.elsewhere.get_or_insert(now)) >= HEARSAY {
@@ -94,17 +169,23 @@ impl Node {
                 continue;
             }
             turn.elsewhere = None;
-            let waited = now.saturating_sub(turn.at);
-            let busy = turn.told.last().is_some_and(|node| {
-                let present = state.mates.get(node).is_some_and(|mate| mate.wants && !mate.banned);
-                let asked = self.uploads.has_asked(node, &digest, *piece);
-                present && (waited < UNASKED || asked && waited < UNSEEN)
-            });
-            if !busy {
-                to_give.push(*piece);
+            let told = turn.told.last();
+            let present = told
+                .and_then(|node| state.mates.get(node))
+                .is_some_and(|mate| mate.wants && !mate.banned);
+            let over = now.saturating_sub(turn.at) >= allowed;
+            if over && present && told.and_then(|node| self.uploads.asked(node, &digest, *piece)) == Some(Asked::Waits)
+            {
+                // It is us who keep it waiting.
+                turn.at = now;
+            } else if over || !present {
+                to_give.push((*piece, told.copied().filter(|_| present)));
             }
         }
-        for piece in to_give {
+        for (piece, slow) in to_give {
+            if let Some(slow) = slow {
+                state.spread.pass_over(now, slow);
+            }
             give(state, now, piece, &mut self.rng);
         }
         for piece in &to_tell {
@@ -118,30 +199,32 @@ impl Node {
             others.for_each(|(_, mate)| mate.news.push(*piece));
         }
         self.news.note(digest, now);
-        if state.spread.is_empty() {
-            self.spreading.remove(&digest);
+        if let Some(next) = state.spread.next() {
+            self.spreading.note(digest, next.max(now + GRAIN));
         }
     }
 }
 
-/// Tells one more neighbour of a piece: who has the fewest to pass on.
+/// Tells one more neighbour of a piece: one that is not slow, and of those who has the fewest to pass on.
 fn give(state: &mut BlobState, now: Duration, piece: PieceIndex, rng: &mut impl rand::Rng) {
-    let Some(turn) = state.spread.pieces.get(&piece) else {
+    let spread = &state.spread;
+    let Some(turn) = spread.pieces.get(&piece) else {
         return;
     };
     let able = state.mates.iter().filter(|(node, mate)| {
         mate.wants && mate.told && !mate.banned && !mate.has(piece) && !turn.told.contains(node)
     });
+    let rests = |node| spread.resting.get(node).is_some_and(|until| *until > now);
     let next = able
-        .map(|(node, _)| (state.spread.given(node), rng.next_u32(), *node))
+        .map(|(node, _)| (rests(node), spread.given(node), rng.next_u32(), *node))
         .min();
     let Some(turn) = state.spread.pieces.get_mut(&piece) else {
         return;
     };
+    turn.at = now;
     match next {
-        Some((_, _, node)) => {
+        Some((.., node)) => {
             turn.told.push(node);
-            turn.at = now;
             if let Some(mate) = state.mates.get_mut(&node) {
                 mate.news.push(piece);
             }

@@ -36,6 +36,15 @@ struct Served {
     last: u64,
 }
 
+/// Where a request stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It waits for an upload slot.
+    Waits,
+    /// The piece is leaving.
+    Served,
+}
+
 #[derive(Debug)]
 struct Waiting {
     key: (u32, u64),
@@ -114,10 +123,17 @@ impl Uploads {
         u16::try_from(self.active.len() + self.waiting.len()).unwrap_or(u16::MAX)
     }
 
-    /// Whether a neighbour is waiting for a piece or being served it.
-    pub(super) fn has_asked(&self, node: &NodeId, digest: &Digest, piece: PieceIndex) -> bool {
-        let mut asked = self.waiting.values().chain(self.active.values());
-        asked.any(|request| request.from == *node && request.piece == piece.get() && request.digest == *digest)
+    /// What has become of a neighbour's request for a piece, if there is one.
+    pub(super) fn asked(&self, node: &NodeId, digest: &Digest, piece: PieceIndex) -> Option<Asked> {
+        let is_it =
+            |request: &&Waiting| request.from == *node && request.piece == piece.get() && request.digest == *digest;
+        if self.active.values().any(|request| is_it(&request)) {
+            return Some(Asked::Served);
+        }
+        self.waiting
+            .values()
+            .any(|request| is_it(&request))
+            .then_some(Asked::Waits)
     }
 
     /// A neighbour is gone: nothing of it needs to wait.
