@@ -30,7 +30,7 @@ pub struct Config {
     pub patience: Duration,
     /// The time after which a request is given up, whatever the link.
     pub request_timeout: Duration,
-    /// Bytes that a reader of the registry may be ahead of what others hold, while others wait.
+    /// Bytes that a reader of the registry may hold or be reading and nobody else holds, while others wait.
     pub read_ahead: u64,
     /// Connections on which one blob is read from the registry.
     pub origin_ranges: usize,

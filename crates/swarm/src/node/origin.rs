@@ -138,7 +138,9 @@ impl Origin {
             .pieces()
             .skip(pieces.have.prefix() as usize)
             .find(|piece| self.lacks(pieces, *piece))?;
-        let ahead = u64::from(next.get().saturating_sub(published)) * piece_len;
+        // What nobody else holds would have to be read again; one piece that is slow to spread is no reason to stand still.
+        let rarity = pieces.rarity.get(published as usize..next.as_usize()).unwrap_or_default();
+        let ahead = rarity.iter().filter(|holders| **holders == 0).count() as u64 * piece_len;
         if others_want && ahead >= config.read_ahead.max(piece_len) {
             return None;
         }
@@ -284,6 +286,17 @@ mod tests {
         );
         assert!(origin.next_range(&pieces, 1, true, &config).is_some());
         assert!(origin.next_range(&pieces, 0, false, &config).is_some(), "nobody waits");
+    }
+
+    #[test]
+    fn one_piece_that_nobody_takes_does_not_hold_up_the_rest() {
+        let (mut origin, mut pieces, config) = (origin(), pieces(), Config::default());
+        for number in 0..16 {
+            pieces.have.set(pieces.geometry.piece(number).unwrap());
+        }
+        pieces.rarity[1..16].fill(1);
+        let next = origin.next_range(&pieces, 0, true, &config);
+        assert_eq!(next.map(|(first, _)| first.get()), Some(16));
     }
 
     #[test]
