@@ -58,7 +58,7 @@ section! {
     /// How long to wait for them first. Shorter risks reading the registry twice.
     #[serde(with = "time")]
     wait => origin_wait: Duration, "30s";
-    /// Bytes that a reader may be ahead of what others hold, while others wait: the most that is read again when it dies.
+    /// Bytes that a reader may hold or be reading and nobody else holds, while others wait: the most that is read again when it dies.
     #[serde(with = "size")]
     read_ahead => read_ahead: u64, "32MiB";
     /// Connections on which one blob is read. More help where the registry limits each of them.
