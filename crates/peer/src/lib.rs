@@ -109,6 +109,7 @@ impl Peer {
             Identity {
                 node: parts.key.node_id(),
                 role: config.role,
+                zone: config.locality.zone.clone(),
             },
             config.node.clone(),
             rand::random(),

@@ -70,7 +70,8 @@ impl World {
             return;
         }
         let role = self.hosts[node as usize].role;
-        let machine = self.machine(node, role);
+        let zone = self.locality(node).zone;
+        let machine = self.machine(node, role, zone);
         let now = self.now;
         let host = &mut self.hosts[node as usize];
         host.machine = machine;

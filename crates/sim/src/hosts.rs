@@ -124,7 +124,7 @@ impl World {
         let node = u32::try_from(self.hosts.len()).expect("the scenario bounds the nodes");
         self.ids.push(node_id(node));
         let host = Host {
-            machine: self.machine(node, role),
+            machine: self.machine(node, role, zone_label(&self.scenario, zone)),
             role,
             group: None,
             zone,
@@ -170,7 +170,7 @@ impl World {
         Locality {
             host: Some(format!("host-{node}")),
             rack: (network.racks > 1).then(|| format!("rack-{}-{}", host.zone, host.rack)),
-            zone: (network.zones > 1).then(|| format!("zone-{}", host.zone)),
+            zone: zone_label(&self.scenario, host.zone),
         }
     }
 
@@ -223,6 +223,11 @@ impl World {
             self.tell(node, 0, Input::Cursor { digest, piece });
         }
     }
+}
+
+/// What a zone is called, where there is more than one.
+fn zone_label(scenario: &Scenario, zone: u32) -> Option<String> {
+    (scenario.network.zones > 1).then(|| format!("zone-{zone}"))
 }
 
 /// Where a node's data plane listens.

@@ -191,6 +191,7 @@ pub struct Tuning {
     pub origin_range_mib: Option<u64>,
     pub named_neighbours: Option<usize>,
     pub most_neighbours: Option<usize>,
+    pub importers: Option<usize>,
     pub seed_fanout: Option<usize>,
     pub reports_per_second: Option<u32>,
 }
@@ -276,6 +277,7 @@ impl Scenario {
         let (mut config, tuning) = (scheduler::Config::default(), &self.tuning);
         set(&mut config.neighbours, tuning.named_neighbours);
         set(&mut config.most_neighbours, tuning.most_neighbours);
+        set(&mut config.importers, tuning.importers);
         set(&mut config.seed_fanout, tuning.seed_fanout);
         set(&mut config.reports_per_second, tuning.reports_per_second);
         config.limits.nodes = config.limits.nodes.max(self.nodes() as usize + 1);

@@ -317,12 +317,13 @@ impl World {
     }
 
     /// A machine for a node, with randomness of its own.
-    pub(crate) fn machine(&mut self, node: u32, role: Role) -> Node {
+    pub(crate) fn machine(&mut self, node: u32, role: Role, zone: Option<String>) -> Node {
         let identity = Identity {
             node: self.id(node),
             role,
+            zone,
         };
-        Node::new(identity, self.scenario.node_config(identity.role), self.rng.next_u64())
+        Node::new(identity, self.scenario.node_config(role), self.rng.next_u64())
     }
 }
 

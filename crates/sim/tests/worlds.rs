@@ -145,6 +145,51 @@ fn a_reader_that_dies_after_the_scheduler_leaves_nobody_waiting() {
 }
 
 #[test]
+fn a_slow_node_does_not_hold_up_the_others() {
+    let mut scenario = scenario(38, "");
+    scenario.model.mib = 256.0;
+    let alone = simulate(&scenario, 1);
+    let slow = sim::Peers {
+        name: "slow".into(),
+        count: 2,
+        up_gbit: 0.1,
+        down_gbit: 0.1,
+        apart: true,
+        ..scenario.peers[0].clone()
+    };
+    scenario.peers.push(slow);
+    let figures = simulate(&scenario, 1);
+    good(&figures);
+    let (with, without) = (figures.main.last_s, alone.main.last_s);
+    assert!(with <= 1.25 * without, "{with} s, and {without} s without slow nodes");
+}
+
+#[test]
+fn the_model_crosses_into_a_zone_about_once() {
+    let mut scenario = scenario(80, "[network]\nzones = 8\nzone_gbit = 1");
+    scenario.model.mib = 64.0;
+    let figures = simulate(&scenario, 1);
+    good(&figures);
+    let most = figures.zone_ratios.iter().copied().fold(0.0, f64::max);
+    assert!(most <= 1.5, "{:?}", figures.zone_ratios);
+}
+
+#[test]
+fn a_zone_whose_importers_die_gets_the_model_all_the_same() {
+    let mut scenario = scenario(40, "[network]\nzones = 2\nzone_gbit = 1\nnotice_s = 3");
+    scenario.model.mib = 64.0;
+    scenario.faults.churn = Some(sim::Churn {
+        share: 0.9,
+        from_s: 0.0,
+        over_s: 0.3,
+        down_s: 60.0,
+    });
+    for seed in 0..4 {
+        good(&simulate(&scenario, seed));
+    }
+}
+
+#[test]
 fn every_shipped_scenario_is_read() {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
     let mut count = 0;

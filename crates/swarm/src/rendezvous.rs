@@ -1,7 +1,7 @@
 //! Highest-random-weight hashing (Thaler and Ravishankar, 1998): everybody who knows the same nodes agrees, without a word,
 //! which of them is responsible for a blob, and when one leaves only its own blobs move.
 
-use piece::{Digest, NodeId};
+use piece::{Digest, NodeId, PieceIndex};
 
 /// The increment of SplitMix64: 2^64 divided by the golden ratio, made odd.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -21,6 +21,18 @@ pub fn rank(digest: &Digest, node: &NodeId) -> u64 {
     words.fold(0, |state, word| {
         mix((state ^ u64::from_le_bytes(*word)).wrapping_add(GAMMA))
     })
+}
+
+/// The weight of a zone for a blob.
+pub(crate) fn rank_zone(digest: &Digest, label: &str) -> u64 {
+    let start = rank(digest, &NodeId::from_bytes([0; 32]));
+    let bytes = label.bytes();
+    bytes.fold(start, |state, byte| mix((state ^ u64::from(byte)).wrapping_add(GAMMA)))
+}
+
+/// A node's weight for one piece of a blob, from its weight for the blob.
+pub(crate) const fn rank_piece(rank: u64, piece: PieceIndex) -> u64 {
+    mix((rank ^ piece.get() as u64).wrapping_add(GAMMA))
 }
 
 /// SplitMix64's finaliser.

@@ -22,7 +22,15 @@ impl Stage {
         let blob = Blob { digest, size: 64 << 20 };
         let me = NodeId::from_bytes([1; 32]);
         let mut stage = Self {
-            node: Node::new(Identity { node: me, role }, Config::default(), 1),
+            node: Node::new(
+                Identity {
+                    node: me,
+                    role,
+                    zone: None,
+                },
+                Config::default(),
+                1,
+            ),
             asked: Vec::new(),
         };
         let repository = Repository {
@@ -53,6 +61,8 @@ impl Stage {
                 media_type: None,
                 // As a seed says it: that must not make a difference here.
                 spare: true,
+                zone: None,
+                imports: false,
             };
             stage.handle(Input::Message { from: node, message });
         }

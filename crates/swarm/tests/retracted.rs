@@ -37,7 +37,15 @@ fn serve(digest: Digest, from: NodeId) -> Input {
 fn what_a_reader_takes_back_is_dropped_once() {
     let [me, reader, other] = [1, 2, 3].map(|number| NodeId::from_bytes([number; 32]));
     let role = Role::Peer;
-    let mut node = Node::new(Identity { node: me, role }, Config::default(), 1);
+    let mut node = Node::new(
+        Identity {
+            node: me,
+            role,
+            zone: None,
+        },
+        Config::default(),
+        1,
+    );
     let digest = Digest::of(b"blob");
     let blob = Blob { digest, size: 8 << 20 };
     let geometry = blob.geometry();

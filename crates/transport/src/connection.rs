@@ -11,7 +11,7 @@ use quinn::{Connection, ReadError, RecvStream, SendStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use wire::DecodeError;
-use wire::exchange::{MAX_HAVE_RANGES, MAX_MEDIA_TYPE, MAX_MESSAGE, Message, Remote};
+use wire::exchange::{MAX_HAVE_RANGES, MAX_MEDIA_TYPE, MAX_MESSAGE, MAX_ZONE, Message, Remote};
 
 use crate::Event;
 use crate::error::{CloseCode, words};
@@ -225,7 +225,10 @@ async fn write_messages(mut stream: SendStream, mut outgoing: Outgoing) -> Resul
 /// Whether a message keeps within what `wire::exchange` allows its kind. Its frame has bounded its bytes already.
 fn is_within_limits(message: &Message) -> bool {
     match message {
-        Message::Holding { media_type, .. } => media_type.as_ref().is_none_or(|text| text.len() <= MAX_MEDIA_TYPE),
+        Message::Holding { media_type, zone, .. } => {
+            let fits = |text: &Option<String>, most| text.as_ref().is_none_or(|text| text.len() <= most);
+            fits(media_type, MAX_MEDIA_TYPE) && fits(zone, MAX_ZONE)
+        }
         Message::Have { ranges, .. } => ranges.len() <= MAX_HAVE_RANGES,
         Message::Gone { .. } => true,
     }

@@ -19,6 +19,8 @@ pub const MAX_ANSWER: usize = 32 << 10;
 pub const MAX_ANSWER_RUNS: usize = 8;
 /// The most ranges in one [`Message::Have`].
 pub const MAX_HAVE_RANGES: usize = 2048;
+/// Bytes of a zone's label at most.
+pub const MAX_ZONE: usize = 128;
 /// Bytes of a media type at most (RFC 6838 allows 127 + 1 + 127).
 pub const MAX_MEDIA_TYPE: usize = 255;
 
@@ -65,6 +67,12 @@ pub enum Message {
         /// whole swarm waits for.
         #[cbor(n(4), default)]
         spare: bool,
+        /// The sender's zone, if it has a label: at most [`MAX_ZONE`] bytes.
+        #[n(5)]
+        zone: Option<String>,
+        /// Whether the sender fetches its share of what only other zones hold.
+        #[cbor(n(6), default)]
+        imports: bool,
     },
     /// Pieces that the sender holds since it last spoke: `(first, count)` ranges, at most [`MAX_HAVE_RANGES`].
     #[n(1)]

@@ -217,6 +217,8 @@ fn unknown_fields_are_skipped_on_the_data_plane() {
             wants: true,
             media_type: Some("application/x".into()),
             spare: true,
+            zone: Some("zone-1".into()),
+            imports: true,
         },
         Message::Have {
             digest,

@@ -69,6 +69,7 @@ impl RoleFile for SchedulerFile {
             ("[swarm] reports_per_second", rules.reports_per_second.into()),
             ("[swarm] neighbours", rules.neighbours as u64),
             ("[swarm] most_neighbours", rules.most_neighbours as u64),
+            ("[swarm] importers", rules.importers as u64),
             ("[swarm] seed_fanout", rules.seed_fanout as u64),
             ("[limits] nodes", rules.limits.nodes as u64),
             ("[limits] swarms", rules.limits.swarms as u64),

@@ -112,6 +112,8 @@ impl Node {
         {
             self.learn_size(digest, holding.blob.size, holding.media_type.clone(), out);
         }
+        // No scheduler chooses importers: whoever looks for itself is one.
+        self.begin_importing(digest, out);
         self.links.learn(
             &digest,
             holders.into_iter().map(|(neighbour, _)| neighbour).collect(),

@@ -8,6 +8,7 @@ use wire::exchange::{MAX_HAVE_RANGES, Message};
 
 use super::Node;
 use super::event::Output;
+use crate::rendezvous::rank_zone;
 
 impl Node {
     /// Says what we hold of a blob to one connected neighbour, unless it has heard.
@@ -29,6 +30,7 @@ impl Node {
         let wants = state.is_hungry();
         let spare = self.me.role == Role::Seed || state.origin.is_some();
         let media_type = state.media_type.clone();
+        let imports = state.importing.active;
         let mate = state.mate(to);
         if mate.told {
             return;
@@ -44,8 +46,30 @@ impl Node {
                 wants,
                 media_type,
                 spare,
+                zone: self.me.zone.clone(),
+                imports,
             },
         });
+    }
+
+    /// Whether somebody with such a label is in another zone.
+    pub(super) fn is_far(&self, zone: Option<&String>) -> bool {
+        self.me
+            .zone
+            .as_ref()
+            .zip(zone)
+            .is_some_and(|(here, there)| here != there)
+    }
+
+    /// This node is to fetch its share of what only other zones hold.
+    pub(super) fn begin_importing(&mut self, digest: Digest, out: &mut Vec<Output>) {
+        let Some(state) = self.blobs.get_mut(&digest) else {
+            return;
+        };
+        if !std::mem::replace(&mut state.importing.active, true) {
+            state.mates.values_mut().for_each(|mate| mate.told = false);
+            self.tell_mates(digest, out);
+        }
     }
 
     /// Every neighbour that wants the blob is to hear of a piece.
@@ -88,7 +112,10 @@ impl Node {
                 wants,
                 media_type,
                 spare,
+                zone,
+                imports,
             } => {
+                let far = self.is_far(zone.as_ref());
                 let Some(state) = self.blobs.get_mut(&blob.digest) else {
                     out.push(Output::Send {
                         to: from,
@@ -106,6 +133,9 @@ impl Node {
                 let mate = state.mate(from);
                 mate.wants = wants;
                 mate.spare = spare;
+                (mate.far, mate.imports) = (far, imports);
+                mate.zone = zone.map_or(0, |label| rank_zone(&blob.digest, &label));
+                state.survey(now);
                 self.links.join(&from, blob.digest);
                 self.tell(from, blob.digest, out);
                 self.spread(now, blob.digest);
@@ -118,6 +148,7 @@ impl Node {
                 self.hear_of(now, digest, from, ranges);
                 if let Some(state) = self.blobs.get_mut(&digest) {
                     state.add_pieces(from, ranges);
+                    state.offer(now, &from, ranges);
                     let whole = state
                         .mates
                         .get(&from)
@@ -131,6 +162,7 @@ impl Node {
             Message::Gone { digest } => {
                 if let Some(state) = self.blobs.get_mut(&digest) {
                     state.remove_mate(&from);
+                    state.survey(now);
                     self.links.leave(&from, &digest);
                     self.lose_requests_of(now, from, Some(digest), out);
                 }

@@ -166,6 +166,7 @@ impl Node {
         if pieces.have.is_empty() && cursor.is_some_and(|cursor| !elsewhere(cursor)) {
             return Pick::Nothing;
         }
+        let border = state.border(digest, &self.me, mate);
         let choice = Choice {
             pieces,
             node,
@@ -176,13 +177,17 @@ impl Node {
                 let asked = asked(piece);
                 asked.len() < 3 && asked.iter().all(|id| requests.is_late(id)) && elsewhere(piece)
             },
-            spared: &|piece| spared == Spared::Yes && mate.spare && state.is_common(piece),
+            spared: &|piece| {
+                spared == Spared::Yes && mate.spare && state.is_common(piece, mate.far)
+                    || border.as_ref().is_some_and(|border| !border.admits(now, piece))
+            },
         };
         if let Some(piece) = picker::pick(&choice, &mut self.rng) {
             return Pick::Piece(piece);
         }
         if pieces.missing() > 0 {
-            return Pick::Nothing;
+            let next = border.and_then(|border| border.next(now, mate));
+            return next.map_or(Pick::Nothing, Pick::NotBefore);
         }
         if link.in_flight > 0 {
             return Pick::NoSlot(Slot::Idle);
@@ -193,7 +198,11 @@ impl Node {
             let asked = asked(piece).iter().filter_map(|id| requests.by_id.get(id));
             asked.map(|request| request.since + typical).max()
         };
-        let able = |piece| elsewhere(piece) && old(piece).is_none_or(|old| old <= now);
+        let able = |piece| {
+            elsewhere(piece)
+                && old(piece).is_none_or(|old| old <= now)
+                && border.as_ref().is_none_or(|border| border.admits_again(piece))
+        };
         picker::duplicate(&choice, &able, &mut self.rng).map_or_else(
             || {
                 let times = pieces.in_flight.keys().filter_map(|piece| old(*piece));
@@ -260,6 +269,8 @@ mod tests {
             wants: true,
             media_type: None,
             spare,
+            zone: None,
+            imports: false,
         }
     }
 
@@ -276,6 +287,7 @@ mod tests {
         let me = Identity {
             node: mate(255),
             role: Role::Peer,
+            zone: None,
         };
         let mut node = Node::new(me, config, 1);
         let mut out = Vec::new();

@@ -7,6 +7,7 @@ use piece::{Bitfield, Blob, Digest, Geometry, NodeId, PieceIndex};
 use wire::control::{Access, Source};
 
 use super::event::{FetchId, Output};
+use super::importing::Importing;
 use super::origin::Origin;
 use super::spreading::Spread;
 
@@ -30,6 +31,8 @@ pub(super) struct BlobState {
     pub(super) mates: BTreeMap<NodeId, Mate>,
     /// Set while this node reads it from the registry.
     pub(super) origin: Option<Origin>,
+    /// What is to be had in other zones.
+    pub(super) importing: Importing,
     /// What was read there and is on its way out.
     pub(super) spread: Spread,
     /// Readers whose midstates count, as last passed on.
@@ -85,6 +88,12 @@ pub(super) struct Mate {
     pub(super) wants: bool,
     /// Whether it wants to be asked only for what nobody else has.
     pub(super) spare: bool,
+    /// Whether it is in another zone than this node.
+    pub(super) far: bool,
+    /// That zone's weight for the blob.
+    pub(super) zone: u64,
+    /// Whether it fetches its share of what only other zones hold.
+    pub(super) imports: bool,
     /// Whether it has heard our `Holding`.
     pub(super) told: bool,
     /// Sent wrong bytes of this blob: nothing more is asked of it.
@@ -108,6 +117,7 @@ impl BlobState {
             pieces: None,
             mates: BTreeMap::new(),
             origin: None,
+            importing: Importing::default(),
             spread: Spread::default(),
             readers: Vec::new(),
             retracted: 0,
@@ -218,11 +228,11 @@ impl BlobState {
             .min(pieces.have.prefix() as usize) as u32
     }
 
-    /// Whether somebody who need not be spared has a piece.
-    pub(super) fn is_common(&self, piece: PieceIndex) -> bool {
+    /// Whether somebody who need not be spared, and is no farther away than who is to be, has a piece.
+    pub(super) fn is_common(&self, piece: PieceIndex, far: bool) -> bool {
         self.mates
             .values()
-            .any(|mate| !mate.spare && !mate.banned && mate.has(piece))
+            .any(|mate| !mate.spare && !mate.banned && (far || !mate.far) && mate.has(piece))
     }
 
     /// Whether somebody has a piece that this node has not, or is reading the registry. Neighbours that all have the same part,
@@ -276,6 +286,9 @@ impl Mate {
             unread: None,
             wants: false,
             spare: false,
+            far: false,
+            zone: 0,
+            imports: false,
             told: false,
             banned: false,
             not_before: Duration::ZERO,

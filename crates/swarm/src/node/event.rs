@@ -479,10 +479,12 @@ pub struct ReadingNow {
 }
 
 /// What this node is to others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Its id.
     pub node: NodeId,
     /// Its role.
     pub role: Role,
+    /// The zone that it is in, if it has a label.
+    pub zone: Option<String>,
 }

@@ -208,6 +208,7 @@ impl Node {
             self.touch(digest);
             if let Some(state) = self.blobs.get_mut(&digest) {
                 state.remove_mate(&node);
+                state.survey(now);
             }
         }
         self.lose_requests(now, node, out);

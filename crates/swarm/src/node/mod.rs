@@ -15,9 +15,11 @@ mod doubt;
 mod downloads;
 mod event;
 mod expulsion;
+mod importing;
 mod links;
 mod openings;
 mod origin;
+mod pace;
 mod picker;
 mod reading;
 mod reports;
@@ -251,6 +253,7 @@ impl Node {
             return;
         }
         pieces.refused.remove(&piece);
+        state.importing.came(now, piece);
         if let Some(wanted) = &mut state.wanted {
             wanted.progress = now;
         }
@@ -317,6 +320,13 @@ impl Node {
         if let Some(failure) = swarm.failure {
             self.failed_at(digest, swarm.about.as_ref(), failure, out);
             return;
+        }
+        if swarm
+            .neighbours
+            .iter()
+            .any(|named| self.is_far(named.locality.zone.as_ref()))
+        {
+            self.begin_importing(digest, out);
         }
         self.links.learn(&digest, swarm.neighbours, self.me.node);
         self.connect_more(now, digest, out);

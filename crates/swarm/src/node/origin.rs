@@ -139,7 +139,10 @@ impl Origin {
             .skip(pieces.have.prefix() as usize)
             .find(|piece| self.lacks(pieces, *piece))?;
         // What nobody else holds would have to be read again; one piece that is slow to spread is no reason to stand still.
-        let rarity = pieces.rarity.get(published as usize..next.as_usize()).unwrap_or_default();
+        let rarity = pieces
+            .rarity
+            .get(published as usize..next.as_usize())
+            .unwrap_or_default();
         let ahead = rarity.iter().filter(|holders| **holders == 0).count() as u64 * piece_len;
         if others_want && ahead >= config.read_ahead.max(piece_len) {
             return None;

@@ -13,16 +13,9 @@ use piece::{Digest, NodeId, PieceIndex};
 
 use super::Node;
 use super::blob::BlobState;
+use super::pace::Pace;
 use super::uploads::Asked;
 
-/// A neighbour that has been told of the first piece loses its turn after this; then it is known how long one takes.
-const UNKNOWN: Duration = Duration::from_secs(1);
-/// How many times as long as usual a neighbour may take.
-const LENIENCE: u32 = 3;
-/// It always may take this long: messages are gathered, and threads are late.
-const LEAST: Duration = Duration::from_millis(100);
-/// And never longer than this.
-const MOST: Duration = Duration::from_secs(10);
 /// A neighbour that has lost a turn gets no other for so long, while there are others.
 const REST: Duration = Duration::from_secs(5);
 /// After somebody else has the piece, its own `Have` gets this long to reach the others before ours tempts them.
@@ -34,8 +27,8 @@ const GRAIN: Duration = Duration::from_millis(10);
 #[derive(Debug, Default)]
 pub(super) struct Spread {
     pieces: BTreeMap<PieceIndex, Turn>,
-    /// How long it usually takes from telling a neighbour of a piece until it has it.
-    usual: Option<Duration>,
+    /// How long it takes from telling a neighbour of a piece until it has it.
+    pace: Pace,
     /// Until when those who have lost a turn are passed over.
     resting: BTreeMap<NodeId, Duration>,
 }
@@ -68,28 +61,16 @@ impl Spread {
         self.pieces.values().filter(given).count()
     }
 
-    /// How long a neighbour may take.
-    fn allowed(&self) -> Duration {
-        self.usual
-            .map_or(UNKNOWN, |usual| (usual * LENIENCE).clamp(LEAST, MOST))
-    }
-
-    /// A neighbour has got what it was told of.
-    fn learn(&mut self, took: Duration) {
-        // Smoothed as TCP smooths its round-trip time (RFC 6298), with the same weight.
-        self.usual = Some(self.usual.map_or(took, |usual| (usual * 7 + took) / 8));
-    }
-
-    /// A neighbour has lost its turn. If all do, it is the time that is too short.
+    /// A neighbour has lost its turn.
     fn pass_over(&mut self, now: Duration, node: NodeId) {
-        self.usual = self.usual.map(|usual| usual * 9 / 8);
+        self.pace.exceed();
         self.resting.retain(|_, until| *until > now);
         self.resting.insert(node, now + REST);
     }
 
     /// When the next turn may be over, or all may be told of a piece.
     fn next(&self) -> Option<Duration> {
-        let allowed = self.allowed();
+        let allowed = self.pace.allowed();
         let times = self
             .pieces
             .values()
@@ -113,7 +94,7 @@ impl Node {
         }
         state.spread.pieces.insert(piece, Turn::default());
         give(state, now, piece, &mut self.rng);
-        self.spreading.note(digest, now + state.spread.allowed());
+        self.spreading.note(digest, now + state.spread.pace.allowed());
         true
     }
 
@@ -140,7 +121,7 @@ impl Node {
             turn.elsewhere = Some(now);
             if turn.told.last() == Some(&from) {
                 let took = now.saturating_sub(turn.at);
-                spread.learn(took);
+                spread.pace.learn(took);
             }
             self.spreading.note(digest, now + HEARSAY);
         }
@@ -159,7 +140,7 @@ impl Node {
             return;
         }
         let Some(pieces) = &state.pieces else { return };
-        let allowed = state.spread.allowed();
+        let allowed = state.spread.pace.allowed();
         let (mut to_give, mut to_tell) = (Vec::new(), Vec::new());
         for (piece, turn) in &mut state.spread.pieces {
             if pieces.rarity[piece.as_usize()] > 0 {
@@ -231,5 +212,122 @@ fn give(state: &mut BlobState, now: Duration, piece: PieceIndex, rng: &mut impl 
         }
         // Everybody has had a turn: from the beginning.
         None => turn.told.clear(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::{Config, Identity, Input, Output};
+    use piece::{Bitfield, Blob};
+    use wire::control::{Kind, Lease, Repository, Role, Source, Swarm};
+    use wire::exchange::Message;
+
+    const MATES: u8 = 4;
+    const NODE: fn(u8) -> NodeId = |n| NodeId::from_bytes([n; 32]);
+    const BLOB: Blob = Blob {
+        digest: Digest::from_bytes([9; 32]),
+        size: 64 << 20,
+    };
+
+    /// A seed with the lease of a blob that all its neighbours want.
+    fn reader() -> Node {
+        let (node, role, zone) = (NODE(200), Role::Seed, None);
+        let mut reader = Node::new(Identity { node, role, zone }, Config::seed(), 1);
+        let repository = Repository {
+            registry: "r".into(),
+            name: "m".into(),
+        };
+        let kind = Kind::Blob;
+        let lease = Lease {
+            epoch: 1,
+            source: Source { repository, kind },
+            resume: None,
+        };
+        let swarm = Swarm {
+            size: Some(BLOB.size),
+            lease: Some(lease),
+            ..Swarm::default()
+        };
+        let digest = BLOB.digest;
+        let bits = Bitfield::empty(&BLOB.geometry());
+        let opened = Input::Opened {
+            blob: BLOB,
+            bits: bits.clone(),
+            media_type: None,
+        };
+        let connected = (0..MATES).map(|n| Input::Connected { node: NODE(n) });
+        let holding = (0..MATES).map(|n| Input::Message {
+            from: NODE(n),
+            message: Message::Holding {
+                blob: BLOB,
+                bits: Some(bits.as_bytes().to_vec()),
+                wants: true,
+                media_type: None,
+                spare: false,
+                zone: None,
+                imports: false,
+            },
+        });
+        let inputs = connected.chain([Input::Told { digest, swarm }, opened]).chain(holding);
+        inputs.for_each(|input| reader.handle(Duration::ZERO, input, &mut Vec::new()));
+        reader
+    }
+
+    /// Who is told of a piece.
+    fn told(reader: &mut Node, now: Duration, input: Input, piece: u32) -> Vec<NodeId> {
+        let mut out = Vec::new();
+        reader.handle(now, input, &mut out);
+        let told = out.into_iter().filter_map(|output| {
+            let Output::Send { to, message } = output else {
+                return None;
+            };
+            let Message::Have { ranges, .. } = message else {
+                return None;
+            };
+            let mut ranges = ranges.into_iter();
+            ranges
+                .any(|(first, count)| (first..first + count).contains(&piece))
+                .then_some(to)
+        });
+        told.collect()
+    }
+
+    fn settled(number: u32) -> Input {
+        Input::Settled {
+            digest: BLOB.digest,
+            piece: BLOB.geometry().piece(number).unwrap(),
+        }
+    }
+
+    fn have(from: NodeId, piece: u32) -> Input {
+        let (digest, ranges, load) = (BLOB.digest, vec![(piece, 1)], 0);
+        let message = Message::Have { digest, ranges, load };
+        Input::Message { from, message }
+    }
+
+    #[test]
+    fn one_neighbour_is_told_and_the_next_when_it_takes_too_long() {
+        let mut reader = reader();
+        let mut now = Duration::from_secs(1);
+        // All but one pass on what they are told of within 50 ms.
+        let slow = told(&mut reader, now, settled(0), 0)[0];
+        let mut followers = Vec::new();
+        for piece in 1..10 {
+            let [node] = told(&mut reader, now, settled(piece), piece)[..] else {
+                panic!("one neighbour is told of piece {piece}")
+            };
+            assert_ne!(node, slow, "it has one to pass on already");
+            now += Duration::from_millis(50);
+            followers.extend(told(&mut reader, now, have(node, piece), 0));
+            // Not together with what was said just now.
+            now += Duration::from_millis(20);
+        }
+        assert!(!followers.is_empty(), "another is told of piece 0 as well");
+        assert!(!followers.contains(&slow));
+        for piece in 10..14 {
+            let told = told(&mut reader, now, settled(piece), piece);
+            assert!(!told.contains(&slow), "it rests: {told:?}");
+        }
     }
 }

@@ -17,6 +17,10 @@ pub(super) struct Candidate {
     pub(super) closeness: u8,
     /// Whether it has pieces, or will have before all others.
     pub(super) holds: bool,
+    /// Whether it fetches, for the same zone as the asker, what only other zones have: then each must know what the other has.
+    pub(super) partner: bool,
+    /// Whether it does so for another zone.
+    pub(super) outpost: bool,
     /// Whether it is a source of the blob: a reader, or a seed with pieces.
     pub(super) feeds: bool,
     /// Whether it waits itself: then a link to it serves both.
@@ -71,14 +75,18 @@ pub(super) fn choose(candidates: Vec<Candidate>, want: usize, must_hold: bool) -
             candidate.node,
         )
     });
-    choice.take(want, want, |candidate| candidate.feeds && !candidate.full);
+    choice.take(want, want, |candidate| {
+        candidate.partner || candidate.feeds && !candidate.full
+    });
+    let outposts = choice.chosen.len() + want / 4;
+    choice.take(outposts, want, |candidate| candidate.outpost && !candidate.full);
     choice.take(want * 2 / 3, waiting * 2 / 3, |candidate| {
         candidate.closeness > 0 && !candidate.full
     });
     // Then those far away, then whoever is left.
     choice
         .left
-        .sort_unstable_by_key(|candidate| (!candidate.holds, candidate.lot, candidate.node));
+        .sort_unstable_by_key(|candidate| (!candidate.outpost, !candidate.holds, candidate.lot, candidate.node));
     choice.take(want, waiting, |candidate| across(candidate) && !candidate.full);
     choice.take(want, waiting, |candidate| !candidate.full);
     // Then those with many links, fewest first: for a way to the rest of the swarm, or when there are few altogether.

@@ -13,6 +13,9 @@ pub struct Config {
     pub neighbours: usize,
     /// Neighbours of a node per swarm, counting those that name it. Beyond, it is named only when few others are left.
     pub most_neighbours: usize,
+    /// Nodes of each zone and swarm that are named nodes of other zones. Each fetches its share from there; with fewer, each
+    /// must pass its share on more often before the zone has it.
+    pub importers: usize,
     /// Waiting nodes that a seed or reader is named to at the same time, as long as there are other ways to the blob: each
     /// piece then leaves it about once, and the swarm multiplies it.
     pub seed_fanout: usize,
@@ -69,6 +72,7 @@ impl Default for Config {
             reports_per_second: 5000,
             neighbours: 15,
             most_neighbours: 20,
+            importers: 6,
             seed_fanout: 8,
             lease_ttl: Duration::from_secs(10),
             open_timeout: Duration::from_secs(60),

@@ -1,9 +1,10 @@
 //! Who is named to whom.
 //!
 //! Candidates are drawn, so naming costs the same in a swarm of ten thousand as in one of a hundred. Whoever waits gets
-//! [`Config::neighbours`](super::Config::neighbours), at most two thirds of them near (same host, rack or zone), so that
+//! [`Config::neighbours`](super::Config::neighbours), at most two thirds of them near (same host, rack or zone) where others may be named, so that
 //! there are always links across; holders first; nobody with more links than [`Config::most_neighbours`](super::Config::most_neighbours) while others will do. Seeds and the reader are named to few at a time, and always to
-//! some. A node that is named to another is not told: it learns of it by the connection.
+//! some. Where nodes have zones, only a few of each zone, its importers, are named nodes of other zones, and whoever would be
+//! alone or has stalled. A node that is named to another is not told: it learns of it by the connection.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -36,12 +37,17 @@ impl Scheduler {
             members.get(node).map_or(0, |member| usize::from(member.degree))
         };
         let want = self.config.neighbours.min(MAX_NEIGHBOURS).saturating_sub(linked);
-        let candidates = self.candidates(now, swarm, node);
+        let imports = self.imports(swarm, node) || anew;
+        let candidates = self.candidates(now, swarm, node, imports);
         let mut chosen = choose(candidates, want, anew);
+        if chosen.is_empty() && !imports {
+            let candidates = self.candidates(now, swarm, node, true);
+            chosen = choose(candidates, want, anew);
+        }
         if anew && chosen.is_empty() {
             // Everybody has been named and it was not enough: connections fail, and can be tried again.
             self.swarms[swarm].members.forget_named(node);
-            let candidates = self.candidates(now, swarm, node);
+            let candidates = self.candidates(now, swarm, node, true);
             chosen = choose(candidates, want, anew);
         }
         self.name_to(swarm, node, &chosen);
@@ -71,6 +77,7 @@ impl Scheduler {
             .waiting
             .draw(4 * self.config.seed_fanout, &mut self.rng)
             .filter(|node| *node != source && !fed(node))
+            .filter(|node| !self.nodes.are_apart(source, *node) || state.members.is_importer(*node))
             .collect();
         for node in hungry.into_iter().take(room) {
             self.name_to(swarm, node, &[source]);
@@ -95,7 +102,15 @@ impl Scheduler {
         }
     }
 
-    fn candidates(&mut self, now: Duration, swarm: SwarmKey, node: NodeKey) -> Vec<Candidate> {
+    /// Whether a node is one of its zone's importers, or becomes one now.
+    fn imports(&mut self, swarm: SwarmKey, node: NodeKey) -> bool {
+        let (nodes, most) = (&self.nodes, self.config.importers);
+        let Some(zone) = nodes.zone(node) else { return false };
+        let members = &mut self.swarms[swarm].members;
+        members.imports(node, zone, most, |other| nodes.zone(other) == Some(zone))
+    }
+
+    fn candidates(&mut self, now: Duration, swarm: SwarmKey, node: NodeKey, imports: bool) -> Vec<Candidate> {
         let state = &self.swarms[swarm];
         let mut seen = BTreeSet::from([node]);
         seen.extend(
@@ -111,6 +126,13 @@ impl Scheduler {
         for near in self.nodes.around(node) {
             drawn.extend(near.draw(NEAR, &mut self.rng));
         }
+        let zone = self.nodes.zone(node).filter(|_| imports);
+        let (mut partners, mut outposts) = (Vec::new(), Vec::new());
+        if let Some(zone) = zone {
+            partners.extend(state.members.importers(zone));
+            outposts.extend(state.members.outposts(zone, &mut self.rng));
+            drawn.extend(partners.iter().chain(&outposts));
+        }
         let asker = self.nodes[node].id;
         let fit = |other: &NodeId| {
             !self.conduct.is_banned(now, other, &state.digest)
@@ -123,7 +145,8 @@ impl Scheduler {
             };
             let known = &self.nodes[other];
             let linked = state.members.wait(other).is_some_and(|wait| wait.named.contains(&node));
-            if !seen.insert(other) || linked || !known.connected || !fit(&known.id) {
+            let apart = self.nodes.are_apart(node, other);
+            if !seen.insert(other) || linked || !known.connected || !fit(&known.id) || apart && !imports {
                 continue;
             }
             let feeds = self.feeds(swarm, other);
@@ -135,6 +158,8 @@ impl Scheduler {
             candidates.push(Candidate {
                 node: other,
                 closeness: self.nodes.closeness(node, other),
+                partner: partners.contains(&other),
+                outpost: outposts.contains(&other),
                 holds: member.pieces > 0 || state.is_held_by(other),
                 feeds,
                 waits: state.members.wait(other).is_some(),

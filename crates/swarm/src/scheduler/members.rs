@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::slots::{NodeKey, Roster};
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
+
+use super::slots::{LabelKey, NodeKey, Roster};
 
 /// Neighbours remembered per waiting node; when more are named, the oldest are no longer counted.
 const MAX_NAMED: usize = 64;
@@ -18,6 +21,8 @@ pub(super) struct Members {
     pub(super) empty: Roster,
     pub(super) waiting: Roster,
     whole: u32,
+    /// Waiting nodes of each zone that are named nodes of other zones.
+    importers: BTreeMap<LabelKey, Vec<NodeKey>>,
 }
 
 /// One node's part in a swarm.
@@ -51,7 +56,44 @@ impl Members {
             empty: Roster::EMPTY,
             waiting: Roster::EMPTY,
             whole: 0,
+            importers: BTreeMap::new(),
         }
+    }
+
+    /// Whether a waiting node is one of its zone's importers; it becomes one if there are fewer than `most` that are `fit`.
+    pub(super) fn imports(
+        &mut self,
+        node: NodeKey,
+        zone: LabelKey,
+        most: usize,
+        fit: impl Fn(NodeKey) -> bool,
+    ) -> bool {
+        let importers = self.importers.entry(zone).or_default();
+        importers.retain(|other| fit(*other));
+        let joins = !importers.contains(&node) && importers.len() < most;
+        if joins {
+            importers.push(node);
+        }
+        importers.contains(&node)
+    }
+
+    /// Whether a node is an importer of its zone.
+    pub(super) fn is_importer(&self, node: NodeKey) -> bool {
+        self.importers.values().any(|importers| importers.contains(&node))
+    }
+
+    /// The importers of one zone.
+    pub(super) fn importers(&self, zone: LabelKey) -> impl Iterator<Item = NodeKey> {
+        self.importers.get(&zone).into_iter().flatten().copied()
+    }
+
+    /// One importer of each other zone.
+    pub(super) fn outposts(&self, zone: LabelKey, rng: &mut ChaCha8Rng) -> impl Iterator<Item = NodeKey> {
+        let others = self
+            .importers
+            .iter()
+            .filter(move |(other, list)| **other != zone && !list.is_empty());
+        others.map(|(_, importers)| importers[rng.random_range(0..importers.len())])
     }
 
     pub(super) fn len(&self) -> usize {
@@ -115,6 +157,10 @@ impl Members {
     pub(super) fn end_wait(&mut self, node: NodeKey) -> Option<Wait> {
         let wait = self.waits.remove(&node)?;
         self.waiting.remove(node);
+        self.importers.retain(|_, importers| {
+            importers.retain(|other| *other != node);
+            !importers.is_empty()
+        });
         for other in &wait.named {
             self.change_degree(*other, -1);
         }
@@ -225,6 +271,30 @@ mod tests {
         members.prune(node(2));
         assert_eq!(members.get(node(2)).unwrap().degree, 0);
         assert!(members.wait(node(2)).unwrap().named.is_empty());
+    }
+
+    #[test]
+    fn each_zone_has_a_few_importers_until_they_no_longer_wait() {
+        let mut members = members(6);
+        let (here, there) = (LabelKey::new(0), LabelKey::new(1));
+        let here_imports: Vec<bool> = (0..4).map(|n| members.imports(node(n), here, 2, |_| true)).collect();
+        assert_eq!(here_imports, [true, true, false, false]);
+        assert!(
+            members.imports(node(0), here, 2, |_| true),
+            "once an importer, always one"
+        );
+        assert!(members.imports(node(4), there, 2, |_| true));
+        let mut rng = rand_chacha::rand_core::SeedableRng::seed_from_u64(1);
+        assert_eq!(members.outposts(here, &mut rng).collect::<Vec<_>>(), [node(4)]);
+        members.end_wait(node(0));
+        assert!(members.imports(node(2), here, 2, |_| true), "a place is free");
+        assert!(
+            members.imports(node(3), here, 2, |other| other != node(1)),
+            "and that of who is gone"
+        );
+        assert_eq!(members.importers(here).collect::<Vec<_>>(), [node(2), node(3)]);
+        (1..5).for_each(|n| drop(members.end_wait(node(n))));
+        assert!(members.importers.is_empty());
     }
 
     #[test]

@@ -162,6 +162,17 @@ impl Nodes {
         shared.map_or(0, |level| 3 - level as u8)
     }
 
+    /// The zone that a node is in, if it has a label.
+    pub(super) fn zone(&self, key: NodeKey) -> Option<LabelKey> {
+        self.slots[key].labels[2]
+    }
+
+    /// Whether two nodes are in different zones.
+    pub(super) fn are_apart(&self, one: NodeKey, other: NodeKey) -> bool {
+        let zones = self.zone(one).zip(self.zone(other));
+        zones.is_some_and(|(one, other)| one != other)
+    }
+
     /// The connected nodes on the same host, in the same rack, in the same zone.
     pub(super) fn around(&self, key: NodeKey) -> impl Iterator<Item = &Roster> {
         self.slots[key]

@@ -159,7 +159,15 @@ impl World {
             );
             let seed = world.rng.next_u64();
             world.hosts.push(Host {
-                machine: Node::new(Identity { node: id(node), role }, config(), seed),
+                machine: Node::new(
+                    Identity {
+                        node: id(node),
+                        role,
+                        zone: None,
+                    },
+                    config(),
+                    seed,
+                ),
                 role,
                 alive: true,
                 life: 0,
@@ -430,6 +438,7 @@ impl World {
             Identity {
                 node: id(node),
                 role: host.role,
+                zone: None,
             },
             config(),
             seed,

@@ -306,6 +306,8 @@ async fn a_message_that_no_frame_holds_is_refused_here() {
         wants: false,
         media_type: None,
         spare: false,
+        zone: None,
+        imports: false,
     };
     let error = a.transport.send(&b.id, message).unwrap_err();
     assert!(

@@ -22,6 +22,8 @@ async fn messages_pass_both_ways_in_order() {
         wants: true,
         media_type: Some("application/vnd.cncf.model.manifest.v1+json".to_owned()),
         spare: false,
+        zone: None,
+        imports: false,
     };
     let have = Message::Have {
         digest: blob().digest,

@@ -55,6 +55,8 @@ async fn garbage_on_the_message_stream_closes_the_connection() {
         wants: false,
         media_type: Some(text),
         spare: false,
+        zone: None,
+        imports: false,
     };
     for (bytes, why) in [
         (

@@ -7,7 +7,8 @@ use crate::config::section::section;
 
 section! {
     /// Where the node stands: labels of your choice, compared for equality only. Neighbours are sought on the same host
-    /// first, then in the same rack and zone, always with some across.
+    /// first, then in the same rack and zone. A few nodes of each zone have neighbours in others, and
+    /// fetch from there what nobody in the zone has.
     Locality;
     /// The zone or data centre. Unset: unknown, as if in none.
     zone: Option<String> = None, "eu-1a";

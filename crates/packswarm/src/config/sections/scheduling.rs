@@ -19,6 +19,8 @@ section! {
     neighbours => neighbours: usize, "12";
     /// Neighbours of a node per swarm, counting those that name it.
     most_neighbours => most_neighbours: usize, "30";
+    /// Nodes of each zone that are named nodes of other zones, per swarm: each fetches its share from there.
+    importers => importers: usize, "3";
     /// Waiting nodes that a seed is named to at the same time while there are other ways to the blob. More makes seeds
     /// upload more of what peers could.
     seed_fanout => seed_fanout: usize, "4";
