@@ -40,6 +40,7 @@ impl Alone {
         let identity = Identity {
             node: id(1),
             role: Role::Peer,
+            zone: None,
         };
         let digest = Digest::of(b"blob");
         let mut alone = Self {
@@ -100,6 +101,8 @@ impl Alone {
             wants: true,
             media_type: None,
             spare: false,
+            zone: None,
+            imports: false,
         };
         self.tell(Input::Message {
             from: id(number),

@@ -57,6 +57,8 @@ fn exchange() {
         wants: true,
         media_type: media_type.map(str::to_owned),
         spare: false,
+        zone: Some("zone-a".to_owned()),
+        imports: true,
     };
     put(
         "holding.cbor",
@@ -71,6 +73,8 @@ fn exchange() {
             wants: false,
             media_type: None,
             spare: true,
+            zone: None,
+            imports: false,
         }),
     );
     put(
