@@ -73,6 +73,7 @@ fn the_json_of_status_and_cache_is_what_the_documentation_says() {
     let node = [
         "blobs",
         "connections",
+        "expelled",
         "peer_id",
         "received",
         "role",
