@@ -12,10 +12,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::parts::Parts;
 
-/// Tells the machine whom this node has put out in an earlier life.
+/// Puts out whom this node has put out in an earlier life, at once: the machine, which is told too, answers only later.
 pub(crate) async fn remember(parts: &Parts, nodes: BTreeMap<NodeId, String>) {
-    let nodes = nodes.into_keys().collect();
+    let nodes: Vec<NodeId> = nodes.into_keys().collect();
+    put_out(parts, &nodes.iter().copied().collect());
     parts.engine.tell(Input::Expelled { by: None, nodes }).await;
+}
+
+fn put_out(parts: &Parts, nodes: &BTreeSet<NodeId>) {
+    parts.transport.expel(nodes.clone());
+    parts.control.expel(nodes.clone());
 }
 
 /// Follows what the machine decides until `stop`.
@@ -24,8 +30,11 @@ pub(crate) async fn run(parts: Arc<Parts>, file: Option<ExpelledFile>, stop: Can
     let mut before = BTreeSet::new();
     while let Some(Ok(())) = stop.run_until_cancelled(expelled.changed()).await {
         let now = others(&parts, &mut expelled);
-        parts.transport.expel(now.clone());
-        parts.control.expel(now.clone());
+        put_out(&parts, &now);
+        // Before it is said, so that whoever has read it can rely on it.
+        if let Some(file) = &file {
+            save(file.clone(), now.clone()).await;
+        }
         for node in now.difference(&before) {
             tracing::warn!(
                 node = %peer_id(*node),
@@ -35,10 +44,7 @@ pub(crate) async fn run(parts: Arc<Parts>, file: Option<ExpelledFile>, stop: Can
         for node in before.difference(&now) {
             tracing::info!(node = %peer_id(*node), "a node that was expelled may come back");
         }
-        before.clone_from(&now);
-        if let Some(file) = &file {
-            save(file.clone(), now).await;
-        }
+        before = now;
     }
 }
 
