@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::error::ControlError;
 use crate::event::{Answer, Event};
 use crate::explain::{self, Quiet};
-use crate::links::Links;
+use crate::links::{Links, Schedulers};
 use crate::providers::MAX_PROVIDED;
 use crate::transport::SecureTcp;
 use asking::Asks;
@@ -64,7 +64,6 @@ pub(crate) enum Command {
 /// Whom to ask.
 #[derive(Debug)]
 pub(crate) enum Target {
-    Scheduler,
     Node(PeerId),
     Addresses(Vec<SocketAddr>),
 }
@@ -73,7 +72,7 @@ pub(crate) enum Target {
 pub(crate) struct Channels {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) events: mpsc::Sender<Event>,
-    pub(crate) current: watch::Sender<Option<NodeId>>,
+    pub(crate) schedulers: watch::Sender<Schedulers>,
     /// Whom to have nothing to do with.
     pub(crate) expelled: watch::Receiver<BTreeSet<NodeId>>,
 }
@@ -273,8 +272,8 @@ impl Driver {
 
     fn on_tick(&mut self, now: Instant) {
         self.dial_links(now);
-        self.links.choose(now);
-        self.report_scheduler();
+        self.links.settle(now);
+        self.report_schedulers();
         self.announce(now);
         self.end_finds(now);
     }
@@ -431,15 +430,22 @@ impl Driver {
         }
     }
 
-    /// Reports which scheduler is in use, if that changed.
-    fn report_scheduler(&mut self) {
-        let now = self.links.current();
-        let before = *self.channels.current.borrow();
+    /// Reports which schedulers are there, if that changed.
+    fn report_schedulers(&mut self) {
+        let now = self.links.schedulers();
+        let before = self.channels.schedulers.borrow().clone();
         if now == before {
             return;
         }
-        self.backlog.extend(before.map(Event::SchedulerDown));
-        self.backlog.extend(now.map(Event::SchedulerUp));
-        self.channels.current.send_replace(now);
+        let new = |now: &[NodeId], before: &[NodeId]| -> Vec<NodeId> {
+            now.iter().filter(|node| !before.contains(node)).copied().collect()
+        };
+        let down = new(&before.connected, &now.connected);
+        let up = new(&now.connected, &before.connected);
+        let settled = new(&now.settled, &before.settled);
+        self.backlog.extend(down.into_iter().map(Event::SchedulerDown));
+        self.backlog.extend(up.into_iter().map(Event::SchedulerUp));
+        self.backlog.extend(settled.into_iter().map(Event::SchedulerSettled));
+        self.channels.schedulers.send_replace(now);
     }
 }

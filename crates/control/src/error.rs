@@ -46,9 +46,6 @@ pub enum ControlError {
 /// An [`ask`](crate::Control::ask) was not answered as hoped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
-    /// None is configured, or none is connected now: they are dialled all the time.
-    #[error("no scheduler is connected")]
-    NoScheduler,
     /// There is no connection to the node, or it broke before the answer. The request may have been served.
     #[error("cannot reach {to}: {reason}")]
     Unreachable {

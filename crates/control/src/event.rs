@@ -31,9 +31,11 @@ pub enum Event {
     Connected(NodeId, SocketAddr),
     /// The last connection to a node is gone.
     Disconnected(NodeId),
-    /// From now on [`To::Scheduler`](crate::To::Scheduler) means this scheduler, which may know nothing of this node yet.
+    /// A configured scheduler is connected, which may know nothing of this node yet.
     SchedulerUp(NodeId),
-    /// It does no longer; when another one is connected, its `SchedulerUp` follows at once.
+    /// From now on blobs belong to this scheduler too: see [`Schedulers::settled`](crate::Schedulers::settled).
+    SchedulerSettled(NodeId),
+    /// A scheduler is connected no longer.
     SchedulerDown(NodeId),
 }
 

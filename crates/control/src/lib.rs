@@ -42,6 +42,7 @@ use driver::{Ask, Command, Driver, Target, Waiter};
 pub use error::{AskError, ControlError};
 use event::OVERLOADED;
 pub use event::{Event, Reply};
+pub use links::Schedulers;
 
 /// Commands that may wait for the task; senders wait beyond.
 const COMMANDS: usize = 1024;
@@ -53,8 +54,6 @@ const MAX_FINDS: usize = 64;
 /// Whom to ask.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum To {
-    /// The scheduler in use: one of those configured that is connected, the same for as long as it is.
-    Scheduler,
     /// This node: over a connection that exists, or one to an address that other nodes told.
     Node(NodeId),
     /// Whoever listens at this `HOST:PORT`.
@@ -64,7 +63,6 @@ pub enum To {
 impl fmt::Display for To {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Scheduler => f.write_str("the scheduler"),
             Self::Node(node) => f.write_str(&explain::name(&identity::peer_id(*node))),
             Self::Address(address) => f.write_str(address),
         }
@@ -76,7 +74,7 @@ impl fmt::Display for To {
 pub struct Control {
     commands: mpsc::Sender<Command>,
     local_addr: SocketAddr,
-    schedulers: watch::Receiver<Option<NodeId>>,
+    schedulers: watch::Receiver<Schedulers>,
     expelled: Arc<watch::Sender<BTreeSet<NodeId>>>,
     in_flight: Arc<Semaphore>,
     finds: Arc<Semaphore>,
@@ -99,12 +97,12 @@ impl Control {
         let cluster_keys = cluster.pnet_keys().map(PreSharedKey::new).collect();
         let (commands, commands_rx) = mpsc::channel(COMMANDS);
         let (events, events_rx) = mpsc::channel(EVENTS);
-        let (current, schedulers) = watch::channel(None);
+        let (alive, schedulers) = watch::channel(Schedulers::default());
         let (expel, expelled) = watch::channel(BTreeSet::new());
         let channels = driver::Channels {
             commands: commands_rx,
             events,
-            current,
+            schedulers: alive,
             expelled,
         };
         let mut driver = Driver::new(&config, &key.keypair(), cluster_keys, channels)?;
@@ -128,14 +126,14 @@ impl Control {
         self.local_addr
     }
 
-    /// The scheduler in use, as it changes.
-    pub fn schedulers(&self) -> watch::Receiver<Option<NodeId>> {
+    /// The schedulers that are alive, as they change.
+    pub fn schedulers(&self) -> watch::Receiver<Schedulers> {
         self.schedulers.clone()
     }
 
-    /// Whether this node is the scheduler in use: the one that may tell this node what to do.
+    /// Whether this node is one of the schedulers: those may tell this node what to do.
     pub fn is_scheduler(&self, node: &NodeId) -> bool {
-        self.schedulers.borrow().as_ref() == Some(node)
+        self.schedulers.borrow().connected.contains(node)
     }
 
     /// Closes the connections to these nodes, and has none with them from now on; with all others it may have.
@@ -233,7 +231,6 @@ impl Control {
 
 async fn target(to: To) -> Result<Target, AskError> {
     match to {
-        To::Scheduler => Ok(Target::Scheduler),
         To::Node(node) => Ok(Target::Node(identity::peer_id(node))),
         To::Address(name) => match address::resolve(&name).await {
             Ok(addresses) => Ok(Target::Addresses(addresses)),

@@ -13,11 +13,11 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long a connection must have lasted for the waits to start anew: one that is accepted and closed at once is a refusal.
 const STABLE: Duration = Duration::from_secs(5);
-/// How long a node that has just started, or lost its scheduler, waits for one that is configured before those that answer.
-/// Nodes that ask different schedulers read the registry twice.
+/// How long a node that has just started, or lost its last scheduler, waits for those configured that have not answered yet
+/// before it divides the blobs over those that have.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long a scheduler that comes back must have been up before it is asked again instead of a later one: by then every node
-/// has dialled it, and so they move at about the same time.
+/// How long a scheduler that comes back must have been up before blobs belong to it again: by then every node has dialled it,
+/// and has told it what it holds.
 const BACK: Duration = Duration::from_secs(6);
 
 /// What a name that is dialled stands for.
@@ -27,6 +27,16 @@ pub(crate) enum Kind {
     Scheduler,
     /// Its connection may go once others are there.
     Bootstrap,
+}
+
+/// The schedulers that a node knows to be alive, each once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Schedulers {
+    /// Those that are connected, in the order of configuration.
+    pub connected: Vec<NodeId>,
+    /// Those of them over which blobs are divided: all that answered when this node started, and those that have come (back)
+    /// since for long enough that every other node has met them too.
+    pub settled: Vec<NodeId>,
 }
 
 #[derive(Debug)]
@@ -46,14 +56,15 @@ struct Link {
     kind: Kind,
     state: State,
     failures: u32,
+    /// Whether blobs belong to this scheduler.
+    settled: bool,
 }
 
 /// All links; named by their index.
 #[derive(Debug)]
 pub(crate) struct Links {
     links: Vec<Link>,
-    current: Option<usize>,
-    /// Since when none is asked.
+    /// Since when no scheduler is settled.
     without: Instant,
     /// Spreads the attempts of many nodes: each has its own seed.
     seed: u64,
@@ -68,6 +79,7 @@ impl Links {
                 kind,
                 state: State::Waiting(now),
                 failures: 0,
+                settled: false,
             }
         };
         let links = schedulers
@@ -81,7 +93,6 @@ impl Links {
             .expect("a node id has 32 bytes");
         Self {
             links,
-            current: None,
             without: now,
             seed: u64::from_le_bytes(*seed),
         }
@@ -114,7 +125,7 @@ impl Links {
     /// The link is up.
     pub(crate) fn up(&mut self, link: usize, node: NodeId, now: Instant) {
         self.links[link].state = State::Up { node, since: now };
-        self.choose(now);
+        self.settle(now);
     }
 
     /// The link's attempt failed, or its connection was lost. Returns after how long it is tried again.
@@ -130,7 +141,7 @@ impl Links {
             (Kind::Bootstrap | Kind::Scheduler, _) => lost.failures.saturating_add(1),
         };
         lost.state = State::Waiting(now + wait);
-        self.choose(now);
+        self.settle(now);
         wait
     }
 
@@ -139,42 +150,50 @@ impl Links {
         self.links[link].failures
     }
 
-    /// The scheduler to ask: of those that are up the first in the order of configuration, as of the last
-    /// [`Self::choose`]. All nodes have the same order, and so they ask the same one.
-    pub(crate) fn current(&self) -> Option<NodeId> {
-        self.current.and_then(|link| self.up_scheduler(link))
+    /// The schedulers, in the order of configuration, as of the last [`Self::settle`].
+    pub(crate) fn schedulers(&self) -> Schedulers {
+        let mut schedulers = Schedulers::default();
+        for link in &self.links {
+            // Two names may stand for one scheduler.
+            let Some((node, _)) = link.scheduler_up() else { continue };
+            if !schedulers.connected.contains(&node) {
+                schedulers.connected.push(node);
+            }
+            if link.settled && !schedulers.settled.contains(&node) {
+                schedulers.settled.push(node);
+            }
+        }
+        schedulers
     }
 
-    /// Decides whom to ask. To be called now and then, besides when something changes.
-    pub(crate) fn choose(&mut self, now: Instant) {
-        let asked = self.current.filter(|link| self.up_scheduler(*link).is_some());
-        if asked.is_none() && self.current.take().is_some() {
+    /// Decides to which schedulers blobs belong. To be called now and then, besides when something changes.
+    pub(crate) fn settle(&mut self, now: Instant) {
+        let before = self.links.iter().any(|link| link.settled);
+        for link in &mut self.links {
+            link.settled &= link.scheduler_up().is_some();
+        }
+        let any = self.links.iter().any(|link| link.settled);
+        if before && !any {
             self.without = now;
         }
-        let Some(first) = (0..self.links.len()).find(|link| self.up_scheduler(*link).is_some()) else {
-            return;
-        };
-        let is_back = match &self.links[first].state {
-            State::Up { since, .. } => now.saturating_duration_since(*since) >= BACK,
-            State::Waiting(_) | State::Dialling => false,
-        };
         let patient = now.saturating_duration_since(self.without) < GRACE;
-        let may_come = patient && self.links[..first].iter().any(|link| link.failures == 0);
-        match asked {
-            Some(asked) if first >= asked || !is_back => {}
-            None if may_come => {}
-            Some(_) | None => self.current = Some(first),
+        let untried = |link: &Link| link.kind == Kind::Scheduler && link.failures == 0 && link.scheduler_up().is_none();
+        if !any && patient && self.links.iter().any(untried) {
+            return;
+        }
+        for link in &mut self.links {
+            let is_back = |(_, since)| now.saturating_duration_since(since) >= BACK;
+            link.settled |= link.scheduler_up().is_some_and(|up| !any || is_back(up));
         }
     }
+}
 
-    fn up_scheduler(&self, link: usize) -> Option<NodeId> {
-        match &self.links[link] {
-            Link {
-                kind: Kind::Scheduler,
-                state: State::Up { node, .. },
-                ..
-            } => Some(*node),
-            _ => None,
+impl Link {
+    /// The scheduler at the other end, if there is one, and since when.
+    fn scheduler_up(&self) -> Option<(NodeId, Instant)> {
+        match (self.kind, &self.state) {
+            (Kind::Scheduler, State::Up { node, since }) => Some((*node, *since)),
+            (Kind::Scheduler | Kind::Bootstrap, _) => None,
         }
     }
 }
@@ -227,21 +246,30 @@ mod tests {
         assert!(links.down(0, now + STABLE) <= FIRST_WAIT);
     }
 
+    fn settled(links: &Links) -> Vec<NodeId> {
+        links.schedulers().settled
+    }
+
     #[test]
-    fn the_first_scheduler_that_is_up_is_asked() {
+    fn all_schedulers_that_answer_at_first_settle_together() {
         let now = Instant::now();
         let mut links = links(&["a:1", "b:1"], &["c:1"], now);
         assert_eq!(links.due(now, true), [0, 1, 2]);
         links.up(2, node(3), now);
-        assert_eq!(links.current(), None, "a bootstrap node is no scheduler");
+        assert_eq!(
+            links.schedulers(),
+            Schedulers::default(),
+            "a bootstrap node is no scheduler"
+        );
         links.up(1, node(2), now);
-        assert_eq!(links.current(), None, "the first one may still answer");
+        assert_eq!(settled(&links), [], "the other one may still answer");
+        assert_eq!(links.schedulers().connected, [node(2)]);
         links.up(0, node(1), now);
-        assert_eq!(links.current(), Some(node(1)));
+        assert_eq!(settled(&links), [node(1), node(2)]);
         links.down(0, now);
-        assert_eq!(links.current(), Some(node(2)), "it has failed");
+        assert_eq!(settled(&links), [node(2)], "it has failed");
         links.down(1, now);
-        assert_eq!(links.current(), None);
+        assert_eq!(links.schedulers(), Schedulers::default());
     }
 
     #[test]
@@ -250,26 +278,51 @@ mod tests {
         let mut links = links(&["a:1", "b:1"], &[], now);
         links.due(now, true);
         links.up(1, node(2), now);
-        links.choose(now + GRACE / 2);
-        assert_eq!(links.current(), None);
-        links.choose(now + GRACE);
-        assert_eq!(links.current(), Some(node(2)));
+        links.settle(now + GRACE / 2);
+        assert_eq!(settled(&links), []);
+        links.settle(now + GRACE);
+        assert_eq!(settled(&links), [node(2)]);
     }
 
     #[test]
-    fn all_move_back_to_a_scheduler_that_has_come_back_to_stay() {
+    fn a_scheduler_that_refuses_is_not_waited_for() {
+        let now = Instant::now();
+        let mut links = links(&["a:1", "b:1"], &[], now);
+        links.due(now, true);
+        links.up(1, node(2), now);
+        links.down(0, now);
+        assert_eq!(settled(&links), [node(2)]);
+    }
+
+    #[test]
+    fn a_scheduler_that_comes_back_settles_when_it_has_stayed() {
         let now = Instant::now();
         let mut links = links(&["a:1", "b:1"], &[], now);
         links.due(now, true);
         links.down(0, now);
         links.up(1, node(2), now);
-        assert_eq!(links.current(), Some(node(2)));
         let back = now + STABLE;
         links.up(0, node(1), back);
-        links.choose(back + BACK / 2);
-        assert_eq!(links.current(), Some(node(2)), "others have not dialled it yet");
-        links.choose(back + BACK);
-        assert_eq!(links.current(), Some(node(1)));
+        links.settle(back + BACK / 2);
+        assert_eq!(settled(&links), [node(2)], "others have not dialled it yet");
+        assert_eq!(links.schedulers().connected, [node(1), node(2)]);
+        links.settle(back + BACK);
+        assert_eq!(settled(&links), [node(1), node(2)]);
+        links.down(1, back + BACK);
+        links.down(0, back + BACK);
+        links.up(0, node(1), back + BACK + STABLE);
+        assert_eq!(settled(&links), [node(1)], "there is no other");
+    }
+
+    #[test]
+    fn two_names_of_one_scheduler_are_one() {
+        let now = Instant::now();
+        let mut links = links(&["a:1", "b:1"], &[], now);
+        links.due(now, true);
+        links.up(0, node(1), now);
+        links.up(1, node(1), now);
+        assert_eq!(settled(&links), [node(1)]);
+        assert_eq!(links.schedulers().connected, [node(1)]);
     }
 
     #[test]

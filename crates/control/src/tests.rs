@@ -13,7 +13,7 @@ use piece::Digest;
 use tokio::sync::mpsc;
 use wire::control::{Request, Response, Swarm};
 
-use crate::{AskError, Config, Control, ControlError, Event, To};
+use crate::{AskError, Config, Control, ControlError, Event, Schedulers, To};
 
 /// Within this, whatever is waited for must happen.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -83,6 +83,17 @@ impl Node {
         .await
     }
 
+    async fn scheduler_settled(&mut self) -> piece::NodeId {
+        self.event(|event| {
+            if let Event::SchedulerSettled(node) = event {
+                Some(node)
+            } else {
+                None
+            }
+        })
+        .await
+    }
+
     async fn scheduler_down(&mut self) -> piece::NodeId {
         self.event(|event| {
             if let Event::SchedulerDown(node) = event {
@@ -103,7 +114,11 @@ impl Node {
                 request,
                 reply,
             } => Some((from, observed, request, reply)),
-            Event::Connected(..) | Event::Disconnected(_) | Event::SchedulerUp(_) | Event::SchedulerDown(_) => None,
+            Event::Connected(..)
+            | Event::Disconnected(_)
+            | Event::SchedulerUp(_)
+            | Event::SchedulerSettled(_)
+            | Event::SchedulerDown(_) => None,
         })
         .await
     }

@@ -1,4 +1,4 @@
-//! Asking the scheduler, and other nodes when none answers.
+//! Asking the schedulers, and other nodes when none answers.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -27,11 +27,11 @@ pub(crate) fn seeds_key() -> Digest {
     Digest::of(b"packswarm seeds")
 }
 
-/// Asks the scheduler, and tells the machine what it said.
-pub(crate) fn ask(parts: Arc<Parts>, ask: Ask) {
+/// Asks a scheduler, and tells the machine what it said.
+pub(crate) fn ask(parts: Arc<Parts>, scheduler: NodeId, ask: Ask) {
     tokio::spawn(async move {
         match ask {
-            Ask::Register { holdings } => register(&parts, holdings).await,
+            Ask::Register { holdings } => register(&parts, scheduler, holdings).await,
             Ask::Join {
                 digest,
                 size,
@@ -44,24 +44,26 @@ pub(crate) fn ask(parts: Arc<Parts>, ask: Ask) {
                     source: source.clone(),
                     urgent,
                 };
-                match parts.control.ask(To::Scheduler, request).await {
+                match parts.control.ask(To::Node(scheduler), request).await {
                     Ok(Response::Joined { mut swarm }) => {
                         swarm.about.get_or_insert(source);
-                        parts.told(digest, swarm).await;
+                        parts.told(scheduler, digest, swarm).await;
                     }
                     // A scheduler that has restarted: the machine registers and joins again.
-                    Ok(Response::Reported { known, .. }) => parts.engine.tell(Input::Reported { known }).await,
+                    Ok(Response::Reported { known, .. }) => {
+                        parts.engine.tell(Input::Reported { scheduler, known }).await;
+                    }
                     Ok(other) => tracing::debug!(?other, "the scheduler did not take a join"),
                     // The machine asks again when the scheduler is back.
                     Err(error) => tracing::debug!(%error, "the scheduler could not be asked"),
                 }
             }
-            Ask::Report(report) => send_report(&parts, report).await,
+            Ask::Report(report) => send_report(&parts, scheduler, report).await,
         }
     });
 }
 
-async fn register(parts: &Arc<Parts>, holdings: Vec<HoldingNow>) {
+async fn register(parts: &Arc<Parts>, scheduler: NodeId, holdings: Vec<HoldingNow>) {
     let holdings: Vec<Holding> = holdings.into_iter().map(|holding| fill_in(parts, holding)).collect();
     let mut pages = holdings.chunks(MAX_ENTRIES).peekable();
     let mut first = true;
@@ -76,10 +78,14 @@ async fn register(parts: &Arc<Parts>, holdings: Vec<HoldingNow>) {
             holdings,
             more: pages.peek().is_some(),
         };
-        match parts.control.ask(To::Scheduler, request).await {
+        match parts.control.ask(To::Node(scheduler), request).await {
             Ok(Response::Registered { report_every }) if pages.peek().is_none() => {
                 let report_every = Duration::from_millis(report_every.into());
-                parts.engine.tell(Input::Registered { report_every }).await;
+                let registered = Input::Registered {
+                    scheduler,
+                    report_every,
+                };
+                parts.engine.tell(registered).await;
                 parts.registered.send_replace(true);
             }
             Ok(Response::Registered { .. }) => {}
@@ -90,7 +96,7 @@ async fn register(parts: &Arc<Parts>, holdings: Vec<HoldingNow>) {
                     "the scheduler refuses this node; asking again every {} s",
                     REFUSED.as_secs()
                 );
-                return ask_again(parts).await;
+                return ask_again(parts, scheduler).await;
             }
             Err(error) => {
                 tracing::debug!(%error, "registration failed; it is repeated when the scheduler is back");
@@ -101,19 +107,16 @@ async fn register(parts: &Arc<Parts>, holdings: Vec<HoldingNow>) {
 }
 
 /// A refusal may pass: the operator raises a limit, or lets the node back in.
-async fn ask_again(parts: &Parts) {
-    let mut scheduler = parts.control.schedulers();
-    let refusing = *scheduler.borrow_and_update();
-    // Whoever follows the scheduler that refuses is asked for that reason already.
-    let same = tokio::time::timeout(REFUSED, scheduler.wait_for(|now| *now != refusing))
-        .await
-        .is_err();
-    if same && refusing.is_some() {
-        parts.engine.tell(Input::SchedulerUp).await;
+async fn ask_again(parts: &Parts, scheduler: NodeId) {
+    let mut schedulers = parts.control.schedulers();
+    // One that is gone and comes back is asked for that reason already.
+    let gone = schedulers.wait_for(|now| !now.connected.contains(&scheduler));
+    if tokio::time::timeout(REFUSED, gone).await.is_err() {
+        parts.engine.tell(Input::SchedulerUp { scheduler }).await;
     }
 }
 
-async fn send_report(parts: &Arc<Parts>, report: Report) {
+async fn send_report(parts: &Arc<Parts>, scheduler: NodeId, report: Report) {
     let Report {
         holdings,
         gone,
@@ -129,11 +132,11 @@ async fn send_report(parts: &Arc<Parts>, report: Report) {
         accusations,
         lonely,
     };
-    match parts.control.ask(To::Scheduler, request).await {
+    match parts.control.ask(To::Node(scheduler), request).await {
         Ok(Response::Reported { known, swarms }) => {
-            parts.engine.tell(Input::Reported { known }).await;
+            parts.engine.tell(Input::Reported { scheduler, known }).await;
             for (digest, swarm) in swarms {
-                parts.told(digest, swarm).await;
+                parts.told(scheduler, digest, swarm).await;
             }
         }
         Ok(other) => tracing::debug!(?other, "the scheduler did not take a report"),

@@ -253,7 +253,7 @@ impl Loop {
             }
             Output::ReadOrigin { digest, first, count } => self.origins.read(&digest, first, count),
             Output::CloseOrigin { digest } => self.origins.close(&digest),
-            Output::Ask(ask) => asking::ask(Arc::clone(parts), ask),
+            Output::Ask { scheduler, ask } => asking::ask(Arc::clone(parts), scheduler, ask),
             Output::FindHolders {
                 digest,
                 size,

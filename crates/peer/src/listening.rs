@@ -23,16 +23,22 @@ pub(crate) async fn control(parts: Arc<Parts>, mut events: mpsc::Receiver<contro
             control::Event::Connected(node, address) => parts.seen_at.connected(node, address),
             control::Event::Disconnected(node) => parts.seen_at.disconnected(&node),
             control::Event::SchedulerUp(node) => {
-                tracing::info!(scheduler = %identity::peer_id(node), "connected to the scheduler");
-                parts.engine.tell(Input::SchedulerUp).await;
+                tracing::info!(scheduler = %identity::peer_id(node), "connected to a scheduler");
+                parts.engine.tell(Input::SchedulerUp { scheduler: node }).await;
+            }
+            control::Event::SchedulerSettled(node) => {
+                parts.engine.tell(Input::SchedulerSettled { scheduler: node }).await;
             }
             control::Event::SchedulerDown(node) => {
-                tracing::warn!(
-                    scheduler = %identity::peer_id(node),
-                    "the scheduler is gone; transfers go on, and new pulls find holders through Kademlia"
-                );
-                parts.registered.send_replace(false);
-                parts.engine.tell(Input::SchedulerDown).await;
+                let next = if parts.control.schedulers().borrow().connected.is_empty() {
+                    parts.registered.send_replace(false);
+                    "new pulls find holders through Kademlia"
+                } else {
+                    "the others take its blobs over"
+                };
+                let scheduler = identity::peer_id(node);
+                tracing::warn!(%scheduler, "a scheduler is gone; transfers go on, and {next}");
+                parts.engine.tell(Input::SchedulerDown { scheduler: node }).await;
             }
             control::Event::Request {
                 from, request, reply, ..
@@ -45,7 +51,7 @@ pub(crate) async fn control(parts: Arc<Parts>, mut events: mpsc::Receiver<contro
 }
 
 /// Why a request is not for this sender to make. Members of the cluster are trusted with what they hold, not with what others
-/// believe or do: who reads a blob, who may have it and what is fetched is the scheduler's to say. Where there is none, peers
+/// believe or do: who reads a blob, who may have it and what is fetched is the schedulers' to say. Where there is none, peers
 /// turn to seeds, which exist to be asked.
 fn not_from(parts: &Parts, from: &NodeId, request: &Request) -> Option<String> {
     let is_for_anybody = match request {
@@ -58,8 +64,8 @@ fn not_from(parts: &Parts, from: &NodeId, request: &Request) -> Option<String> {
     if is_for_anybody || parts.control.is_scheduler(from) {
         return None;
     }
-    tracing::debug!(node = %identity::peer_id(*from), "refused what only this node's scheduler may ask");
-    Some("only this node's scheduler may ask that of it".to_owned())
+    tracing::debug!(node = %identity::peer_id(*from), "refused what only this node's schedulers may ask");
+    Some("only this node's schedulers may ask that of it".to_owned())
 }
 
 async fn take(parts: &Arc<Parts>, answering: &Arc<Semaphore>, from: NodeId, request: Request, reply: control::Reply) {
@@ -69,7 +75,7 @@ async fn take(parts: &Arc<Parts>, answering: &Arc<Semaphore>, from: NodeId, requ
             reply.send(Response::Taken);
         }
         Request::Update { digest, swarm } => {
-            parts.told(digest, swarm).await;
+            parts.told(from, digest, swarm).await;
             reply.send(Response::Taken);
         }
         Request::Upstream { upstream } => {

@@ -151,11 +151,16 @@ impl Parts {
     }
 
     /// What a scheduler said of a blob, on its way to the machine.
-    pub(crate) async fn told(&self, digest: Digest, swarm: Swarm) {
+    pub(crate) async fn told(&self, scheduler: NodeId, digest: Digest, swarm: Swarm) {
         for neighbour in &swarm.neighbours {
             self.roles.learn(neighbour.node, neighbour.role);
         }
-        self.engine.tell(Input::Told { digest, swarm }).await;
+        let told = Input::Told {
+            scheduler,
+            digest,
+            swarm,
+        };
+        self.engine.tell(told).await;
     }
 
     /// Counts what the store holds and who is connected.

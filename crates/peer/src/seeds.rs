@@ -1,6 +1,5 @@
 //! Whom to entrust a client's credential to: the seeds, in the order in which they would read a content.
 
-use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use piece::{Digest, NodeId};
@@ -42,9 +41,8 @@ impl Seeds {
         if !known.seeds.is_empty() {
             known.given_up = None;
         }
-        let mut seeds = known.seeds.clone();
+        let mut seeds = swarm::ranked(digest, known.seeds.iter().copied());
         drop(known);
-        seeds.sort_unstable_by_key(|seed| Reverse((swarm::rank(digest, seed), *seed)));
         seeds.truncate(MOST);
         seeds
     }

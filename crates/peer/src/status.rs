@@ -17,8 +17,10 @@ pub struct Status {
     pub peer_id: String,
     /// The release.
     pub version: &'static str,
-    /// Whether a scheduler is connected.
+    /// The first of the schedulers, in the order of configuration.
     pub scheduler: Option<String>,
+    /// All schedulers over which blobs are divided.
+    pub schedulers: Vec<String>,
     /// Whether the operator has expelled the node.
     pub expelled: bool,
     /// Bytes that the store may hold.
@@ -85,11 +87,12 @@ pub struct BlobStatus {
 pub(crate) fn status(parts: &Arc<Parts>) -> Status {
     let usage = parts.store.usage();
     let transport = parts.transport.status();
-    let scheduler = parts
-        .control
-        .schedulers()
-        .borrow()
+    let alive = parts.control.schedulers().borrow().clone();
+    let named = alive
+        .settled
+        .into_iter()
         .map(|node| identity::peer_id(node).to_string());
+    let schedulers: Vec<String> = named.collect();
     let settings = transport.settings.into_iter().map(|report| Setting {
         name: report.name.to_string(),
         wanted: report.wanted.to_string(),
@@ -100,7 +103,8 @@ pub(crate) fn status(parts: &Arc<Parts>) -> Status {
         role: parts.role.name(),
         peer_id: identity::peer_id(parts.key.node_id()).to_string(),
         version: env!("CARGO_PKG_VERSION"),
-        scheduler,
+        scheduler: schedulers.first().cloned(),
+        schedulers,
         expelled: parts.is_expelled.load(std::sync::atomic::Ordering::Relaxed),
         store_capacity: usage.capacity,
         store_used: usage.used,
@@ -148,7 +152,8 @@ mod tests {
             role: "peer",
             peer_id: "12D3KooW".to_owned(),
             version: "0.1.0",
-            scheduler: None,
+            scheduler: Some("12D3KooX".to_owned()),
+            schedulers: vec!["12D3KooX".to_owned()],
             expelled: false,
             store_capacity: 10,
             store_used: 3,
@@ -178,7 +183,8 @@ mod tests {
         };
         let json = serde_json::to_value(&status).unwrap();
         let expected = serde_json::json!({
-            "role": "peer", "peer_id": "12D3KooW", "version": "0.1.0", "scheduler": null, "expelled": false,
+            "role": "peer", "peer_id": "12D3KooW", "version": "0.1.0", "scheduler": "12D3KooX",
+            "schedulers": ["12D3KooX"], "expelled": false,
             "store_capacity": 10, "store_used": 3, "connections": 2,
             "received": { "peer": 1, "seed": 2, "registry": 0 }, "sent": 4,
             "settings": [{

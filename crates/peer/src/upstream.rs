@@ -1,6 +1,6 @@
 //! What only a registry can answer: tags, listings, referrers, and who may read what.
 //!
-//! A node that needs such an answer asks the scheduler, which asks one seed for everybody. Without a scheduler it asks the
+//! A node that needs such an answer asks the scheduler that is responsible for the question, which asks one seed for everybody. Without a scheduler it asks the
 //! seeds that Kademlia knows, and at last, after `origin.wait`, the registry itself. What a client's credential belongs to
 //! goes to a seed directly, and the scheduler never sees it.
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control::{AskError, To};
-use piece::Digest;
+use piece::{Digest, NodeId};
 use wire::Authorization;
 use wire::control::{Failure, Query, Request, Response, Role, Upstream, UpstreamAnswer};
 
@@ -36,16 +36,17 @@ impl Upstreams {
 
 /// Asks whoever is to ask the registry, as anybody or with what operators gave their nodes.
 pub(crate) async fn ask(parts: &Arc<Parts>, upstream: Upstream) -> UpstreamAnswer {
-    let begun = Instant::now();
+    let (begun, topic) = (Instant::now(), topic(&upstream));
     let request = Request::Upstream {
         upstream: upstream.clone(),
     };
     loop {
-        match parts.control.ask(To::Scheduler, request.clone()).await {
-            Ok(Response::Upstream { answer }) => return answer,
-            Ok(other) => tracing::debug!(?other, "the scheduler did not answer for the registry"),
-            Err(AskError::NoScheduler) => {}
-            Err(error) => tracing::debug!(%error, "the scheduler could not be asked about the registry"),
+        for scheduler in schedulers(parts, &topic) {
+            match parts.control.ask(To::Node(scheduler), request.clone()).await {
+                Ok(Response::Upstream { answer }) => return answer,
+                Ok(other) => tracing::debug!(?other, "a scheduler did not answer for the registry"),
+                Err(error) => tracing::debug!(%error, "a scheduler could not be asked about the registry"),
+            }
         }
         if parts.role == Role::Seed {
             return answer(parts, &upstream).await;
@@ -133,7 +134,15 @@ async fn from_registry(registry: &registry::Client, upstream: &Upstream) -> Upst
     answered.unwrap_or_else(|error| failed(error.to_failure()))
 }
 
-/// What seeds are ranked by: the content itself, where the question names it, so that whoever answers will also read it.
+/// The schedulers to ask, in the order in which they are responsible for a question: each is at one of them, which gathers who
+/// asks it.
+fn schedulers(parts: &Parts, topic: &Digest) -> Vec<NodeId> {
+    let schedulers = parts.control.schedulers();
+    let settled = schedulers.borrow().settled.clone();
+    swarm::ranked(topic, settled)
+}
+
+/// What seeds and schedulers are ranked by: the content itself, where the question names it, so that whoever answers will also read it.
 fn topic(upstream: &Upstream) -> Digest {
     match &upstream.query {
         Query::Probe { digest, .. } | Query::Referrers { digest, .. } => *digest,

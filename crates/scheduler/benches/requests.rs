@@ -240,6 +240,10 @@ fn runtime(threads: usize) -> Runtime {
         .unwrap()
 }
 
+fn scheduler_of(node: &Control) -> To {
+    To::Node(node.schedulers().borrow().connected[0])
+}
+
 /// A node that has registered.
 async fn connect(at: String, cluster: Arc<ClusterKeys>, number: u32) -> Control {
     let mut config = control::Config::new("127.0.0.1:0".parse().unwrap());
@@ -256,7 +260,7 @@ async fn connect(at: String, cluster: Arc<ClusterKeys>, number: u32) -> Control 
             }
         }
     });
-    control.ask(To::Scheduler, registration(number)).await.unwrap();
+    control.ask(scheduler_of(&control), registration(number)).await.unwrap();
     control
 }
 
@@ -334,7 +338,7 @@ fn whole_role() {
                             .collect(),
                     );
                     let before = Instant::now();
-                    if node.ask(To::Scheduler, request).await.is_ok() {
+                    if node.ask(scheduler_of(&node), request).await.is_ok() {
                         answered.fetch_add(1, Ordering::Relaxed);
                         slowest.fetch_max(before.elapsed().as_micros() as u64, Ordering::Relaxed);
                     }

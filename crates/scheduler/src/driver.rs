@@ -158,7 +158,7 @@ impl Driver {
                 self.handle(Input::Disconnected(node));
             }
             // A scheduler has none.
-            Event::SchedulerUp(_) | Event::SchedulerDown(_) => {}
+            Event::SchedulerUp(_) | Event::SchedulerSettled(_) | Event::SchedulerDown(_) => {}
         }
     }
 

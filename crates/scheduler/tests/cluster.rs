@@ -30,6 +30,7 @@ struct Node {
     id: NodeId,
     control: Control,
     events: mpsc::Receiver<Event>,
+    scheduler: To,
 }
 
 fn keys() -> Arc<ClusterKeys> {
@@ -54,8 +55,18 @@ impl Node {
         let mut config = control::Config::new(LOOPBACK.parse().unwrap());
         config.schedulers = vec![scheduler.to_string()];
         let (control, events) = Control::start(config, key, keys()).await.unwrap();
-        let mut node = Self { id, control, events };
-        node.event(|event| matches!(event, Event::SchedulerUp(_)).then_some(()))
+        let scheduler = To::Node(id);
+        let mut node = Self {
+            id,
+            control,
+            events,
+            scheduler,
+        };
+        node.scheduler = node
+            .event(|event| match event {
+                Event::SchedulerUp(scheduler) => Some(To::Node(scheduler)),
+                _ => None,
+            })
             .await;
         let request = Request::Register {
             protocol: wire::PROTOCOL,
@@ -69,7 +80,7 @@ impl Node {
             holdings: vec![],
             more: false,
         };
-        let registered = node.control.ask(To::Scheduler, request).await.unwrap();
+        let registered = node.control.ask(node.scheduler.clone(), request).await.unwrap();
         assert_eq!(registered, Response::Registered { report_every: 1000 });
         node
     }
@@ -109,7 +120,7 @@ impl Node {
             source: source(),
             urgent: true,
         };
-        match self.control.ask(To::Scheduler, request).await.unwrap() {
+        match self.control.ask(self.scheduler.clone(), request).await.unwrap() {
             Response::Joined { swarm } => swarm,
             other => panic!("{other:?}"),
         }
@@ -123,7 +134,7 @@ impl Node {
             accusations: vec![],
             lonely: vec![],
         };
-        match self.control.ask(To::Scheduler, request).await.unwrap() {
+        match self.control.ask(self.scheduler.clone(), request).await.unwrap() {
             Response::Reported { known: true, swarms } => swarms,
             other => panic!("{other:?}"),
         }
@@ -222,7 +233,7 @@ async fn a_seed_is_asked_what_only_a_registry_knows() {
         query: Query::Tag { tag: "v1".into() },
     };
     let ask = peer.control.ask(
-        To::Scheduler,
+        peer.scheduler.clone(),
         Request::Upstream {
             upstream: upstream.clone(),
         },

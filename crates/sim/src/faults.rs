@@ -6,6 +6,7 @@ use swarm::scheduler::{self, Scheduler};
 
 use crate::queue::{Event, Time};
 use crate::scenario::{Churn, Outage};
+use crate::scheduling::SCHEDULER;
 use crate::world::{World, seconds};
 
 /// Nodes find a scheduler within so many seconds of its start.
@@ -90,7 +91,7 @@ impl World {
             }
         }
         if self.scheduler.is_some() {
-            self.tell(node, seconds(CLOSED), Input::SchedulerUp);
+            self.meet_scheduler(node, seconds(CLOSED));
         }
         if self.hosts[node as usize].progress.wanted.is_some() {
             self.queue.push(now, Event::Want { node });
@@ -104,7 +105,7 @@ impl World {
         self.scheduler_wake = Time::MAX;
         self.requests = Default::default();
         for node in 0..self.hosts.len() as u32 {
-            self.tell(node, seconds(CLOSED), Input::SchedulerDown);
+            self.tell(node, seconds(CLOSED), Input::SchedulerDown { scheduler: SCHEDULER });
         }
     }
 
@@ -117,7 +118,7 @@ impl World {
         self.scheduler = Some(Scheduler::new(self.scenario.scheduler_config(), started, seed));
         for node in 0..self.hosts.len() as u32 {
             let after = self.rng.next_u64() % seconds(FOUND);
-            self.tell(node, after, Input::SchedulerUp);
+            self.meet_scheduler(node, after);
         }
     }
 }

@@ -36,7 +36,7 @@ impl World {
                 self.read_origin(node, self.blob_index(&digest), first, count);
             }
             Output::CloseOrigin { digest } => self.close_origin(node, self.blob_index(&digest)),
-            Output::Ask(ask) => self.ask(node, ask),
+            Output::Ask { ask, .. } => self.ask(node, ask),
             Output::FindHolders { digest, source, .. } => self.find_holders(node, self.blob_index(&digest), source),
             Output::Provide { digest } => self.provide(node, self.blob_index(&digest)),
             Output::Unprovide { digest } if digest == Digest::EMPTY => {}

@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
-use piece::{Blob, Midstate};
+use piece::{Blob, Digest, Midstate, NodeId};
 use rand::RngExt as _;
 use swarm::node::{Ask, HoldingNow, Input};
 use swarm::scheduler::{self, AskId, RequestId};
 use wire::control::{
-    Access, Address, Holding, Neighbour, Query, Reading, Request, Response, Role, Source, UpstreamAnswer,
+    Access, Address, Holding, Neighbour, Query, Reading, Request, Response, Role, Source, Swarm, UpstreamAnswer,
 };
 
 use crate::hosts::address;
 use crate::queue::{Event, Time};
 use crate::world::{World, nanos, node_index, seconds};
 
+/// The one scheduler.
+pub(crate) const SCHEDULER: NodeId = NodeId::from_bytes([255; 32]);
 /// Half round trips that a lookup in Kademlia takes: some steps to the records, then a question to each holder.
 const LOOKUP: Time = 8;
 /// Holders that a lookup finds.
@@ -28,7 +30,22 @@ pub(crate) struct Asked {
     blob: Option<u32>,
 }
 
+/// What a node is told of a blob.
+const fn told(digest: Digest, swarm: Swarm) -> Input {
+    Input::Told {
+        scheduler: SCHEDULER,
+        digest,
+        swarm,
+    }
+}
+
 impl World {
+    /// A node finds the scheduler.
+    pub(crate) fn meet_scheduler(&mut self, node: u32, after: Time) {
+        self.tell(node, after, Input::SchedulerUp { scheduler: SCHEDULER });
+        self.tell(node, after, Input::SchedulerSettled { scheduler: SCHEDULER });
+    }
+
     /// A node asks the scheduler.
     pub(crate) fn ask(&mut self, node: u32, ask: Ask) {
         if self.scheduler.is_none() {
@@ -108,7 +125,7 @@ impl World {
                 let (node, blob) = (node_index(&to), self.blob_index(&digest));
                 self.tally.scheduler_messages += 2;
                 self.note_lease(node, blob, &swarm);
-                self.tell(node, self.latency_to_scheduler(node), Input::Told { digest, swarm });
+                self.tell(node, self.latency_to_scheduler(node), told(digest, swarm));
             }
             scheduler::Output::AskSeed { id, to, upstream } => self.probe(id, node_index(&to), &upstream.query),
             scheduler::Output::Preheat { .. } | scheduler::Output::Expelled { .. } => {
@@ -148,19 +165,33 @@ impl World {
         match response {
             Response::Registered { report_every } => {
                 let report_every = Duration::from_millis(report_every.into());
-                self.tell(node, after, Input::Registered { report_every });
+                self.tell(
+                    node,
+                    after,
+                    Input::Registered {
+                        scheduler: SCHEDULER,
+                        report_every,
+                    },
+                );
             }
             Response::Joined { swarm } => {
                 let blob = blob.expect("only a join is answered so");
                 let digest = self.blobs[blob as usize].digest;
                 self.note_lease(node, blob, &swarm);
-                self.tell(node, after, Input::Told { digest, swarm });
+                self.tell(node, after, told(digest, swarm));
             }
             Response::Reported { known, swarms } => {
-                self.tell(node, after, Input::Reported { known });
+                self.tell(
+                    node,
+                    after,
+                    Input::Reported {
+                        scheduler: SCHEDULER,
+                        known,
+                    },
+                );
                 for (digest, swarm) in swarms {
                     self.note_lease(node, self.blob_index(&digest), &swarm);
-                    self.tell(node, after, Input::Told { digest, swarm });
+                    self.tell(node, after, told(digest, swarm));
                 }
             }
             Response::Refused { .. } => self.tally.refused_by_scheduler += 1,

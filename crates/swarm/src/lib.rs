@@ -13,4 +13,4 @@ mod rendezvous;
 pub mod scheduler;
 
 pub use rate::RateLimit;
-pub use rendezvous::rank;
+pub use rendezvous::{rank, ranked};

@@ -1,6 +1,8 @@
 //! Highest-random-weight hashing (Thaler and Ravishankar, 1998): everybody who knows the same nodes agrees, without a word,
 //! which of them is responsible for a blob, and when one leaves only its own blobs move.
 
+use std::cmp::Reverse;
+
 use piece::{Digest, NodeId, PieceIndex};
 
 /// The increment of SplitMix64: 2^64 divided by the golden ratio, made odd.
@@ -21,6 +23,13 @@ pub fn rank(digest: &Digest, node: &NodeId) -> u64 {
     words.fold(0, |state, word| {
         mix((state ^ u64::from_le_bytes(*word)).wrapping_add(GAMMA))
     })
+}
+
+/// Some nodes in the order in which they are responsible for a blob: when the first is lost, the second takes over.
+pub fn ranked(digest: &Digest, nodes: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {
+    let mut nodes: Vec<NodeId> = nodes.into_iter().collect();
+    nodes.sort_unstable_by_key(|node| Reverse((rank(digest, node), *node)));
+    nodes
 }
 
 /// The weight of a zone for a blob.
@@ -51,7 +60,12 @@ mod tests {
     }
 
     fn winner(digest: &Digest, nodes: &[NodeId]) -> NodeId {
-        *nodes.iter().max_by_key(|node| (rank(digest, node), **node)).unwrap()
+        let ranked = ranked(digest, nodes.iter().copied());
+        assert_eq!(
+            ranked.first(),
+            nodes.iter().max_by_key(|node| (rank(digest, node), **node))
+        );
+        ranked[0]
     }
 
     fn blobs() -> impl Iterator<Item = Digest> {
@@ -77,6 +91,16 @@ mod tests {
             shares[nodes.iter().position(|node| *node == winner).unwrap()] += 1;
         }
         assert!(shares.iter().all(|share| (400..600).contains(share)), "{shares:?}");
+    }
+
+    #[test]
+    fn the_next_in_order_takes_over() {
+        let nodes: Vec<NodeId> = (0..8).map(node).collect();
+        for digest in blobs() {
+            let order = ranked(&digest, nodes.iter().copied());
+            let left = nodes.iter().copied().filter(|node| *node != order[0]);
+            assert_eq!(ranked(&digest, left), order[1..]);
+        }
     }
 
     #[test]

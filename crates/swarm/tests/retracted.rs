@@ -20,7 +20,11 @@ fn retracted(digest: Digest, epoch: u64, by: NodeId) -> Input {
         retracted,
         ..Swarm::default()
     };
-    Input::Told { digest, swarm }
+    Input::Told {
+        scheduler: NodeId::from_bytes([9; 32]),
+        digest,
+        swarm,
+    }
 }
 
 fn serve(digest: Digest, from: NodeId) -> Input {

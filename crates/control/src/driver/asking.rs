@@ -138,10 +138,6 @@ impl Driver {
         match target {
             Target::Node(peer) => self.ask_node(peer, ask),
             Target::Addresses(addresses) => self.ask_address(addresses, ask),
-            Target::Scheduler => match self.links.current() {
-                Some(node) => self.ask_node(identity::peer_id(node), ask),
-                None => ask.waiter.end(Err(AskError::NoScheduler)),
-            },
         }
     }
 

@@ -114,7 +114,7 @@ impl Driver {
                 let kind = self.links.kind(link);
                 tracing::info!(name = self.links.name(link), at = %dial.address, %peer, ?kind, "connected");
                 self.links.up(link, open.node, Instant::now());
-                self.report_scheduler();
+                self.report_schedulers();
             }
         }
     }
@@ -138,6 +138,6 @@ impl Driver {
         } else {
             tracing::debug!(name, reason, failures, ?wait, "no connection; trying again");
         }
-        self.report_scheduler();
+        self.report_schedulers();
     }
 }

@@ -5,11 +5,14 @@ async fn a_node_and_its_scheduler_ask_each_other_over_one_connection() {
     let mut scheduler = Node::start(config()).await;
     let mut node = Node::start(config_with(&[&scheduler])).await;
     assert_eq!(node.scheduler_up().await, scheduler.id());
-    assert_eq!(*node.control.schedulers().borrow(), Some(scheduler.id()));
+    let schedulers = node.control.schedulers().borrow().clone();
+    assert_eq!(schedulers.connected, [scheduler.id()]);
+    assert!(node.control.is_scheduler(&scheduler.id()) && !node.control.is_scheduler(&node.id()));
 
     let asked = tokio::spawn({
         let control = node.control.clone();
-        async move { control.ask(To::Scheduler, lookup()).await }
+        let to = To::Node(scheduler.id());
+        async move { control.ask(to, lookup()).await }
     });
     let (from, observed, request, reply) = scheduler.request().await;
     assert_eq!((from, request), (node.id(), lookup()));
@@ -58,7 +61,6 @@ async fn what_cannot_be_reached_is_said_with_the_reason() {
         .local_addr()
         .unwrap();
     let ask = |to| node.control.ask(to, lookup());
-    assert_eq!(ask(To::Scheduler).await, Err(AskError::NoScheduler));
     let refused = ask(To::Address(free.to_string())).await.unwrap_err().to_string();
     assert!(
         refused.contains(&free.to_string()) && refused.contains("refused"),
@@ -141,10 +143,7 @@ async fn a_scheduler_that_comes_back_is_dialled_again() {
         let old = scheduler.id();
         scheduler.control.close().await;
         assert_eq!(node.scheduler_down().await, old);
-        assert_eq!(
-            node.control.ask(To::Scheduler, lookup()).await,
-            Err(AskError::NoScheduler)
-        );
+        assert_eq!(*node.control.schedulers().borrow(), Schedulers::default());
         let key = if new_key {
             Arc::new(NodeKey::generate())
         } else {
@@ -155,27 +154,34 @@ async fn a_scheduler_that_comes_back_is_dialled_again() {
         assert_eq!(node.scheduler_up().await, scheduler.id());
     }
     let control = node.control.clone();
-    let (asked, ()) = tokio::join!(control.ask(To::Scheduler, lookup()), async {
+    let (asked, ()) = tokio::join!(control.ask(To::Node(scheduler.id()), lookup()), async {
         scheduler.request().await.3.send(Response::Taken)
     });
     assert_eq!(asked, Ok(Response::Taken));
 }
 
 #[tokio::test]
-async fn another_scheduler_takes_over() {
-    let mut schedulers = [Node::start(config()).await, Node::start(config()).await];
+async fn all_schedulers_are_kept_connected_and_settle_together() {
+    let schedulers = [Node::start(config()).await, Node::start(config()).await];
     let mut node = Node::start(config_with(&[&schedulers[0], &schedulers[1]])).await;
-    let first = node.scheduler_up().await;
-    schedulers.sort_by_key(|scheduler| scheduler.id() != first);
     let [lost, left] = schedulers;
-    let other = left.id();
-    node.event(|event| matches!(event, Event::Connected(id, _) if id == other).then_some(()))
-        .await;
+    let ids = [lost.id(), left.id()];
+    let mut settled = Vec::new();
+    while settled.len() < 2 {
+        settled.push(node.scheduler_settled().await);
+    }
+    settled.sort_unstable_by_key(|id| *id != ids[0]);
+    assert_eq!(settled, ids);
+    assert_eq!(
+        node.control.schedulers().borrow().settled,
+        ids,
+        "in the order of configuration"
+    );
     let _left = left.serve();
     lost.control.close().await;
-    assert_eq!(node.scheduler_down().await, first);
-    assert_eq!(node.scheduler_up().await, other);
-    assert_eq!(node.control.ask(To::Scheduler, lookup()).await, Ok(Response::Taken));
+    assert_eq!(node.scheduler_down().await, ids[0]);
+    assert_eq!(node.control.schedulers().borrow().settled, [ids[1]]);
+    assert_eq!(node.control.ask(To::Node(ids[1]), lookup()).await, Ok(Response::Taken));
 }
 
 #[tokio::test]
@@ -229,7 +235,8 @@ async fn closing_frees_the_port_and_ends_the_events() {
     node.control.close().await;
     node.control.close().await;
     assert!(node.events.recv().await.is_none());
-    assert_eq!(node.control.ask(To::Scheduler, lookup()).await, Err(AskError::Closed));
+    let nobody = To::Node(NodeKey::generate().node_id());
+    assert_eq!(node.control.ask(nobody, lookup()).await, Err(AskError::Closed));
     assert_eq!(node.control.providers(&digest(1), 1).await, []);
     let Node {
         control, mut events, ..
@@ -261,12 +268,13 @@ async fn many_asks_at_once_are_all_answered() {
     const ASKS: usize = 4000;
     let scheduler = Node::start(config()).await;
     let mut node = Node::start(config_with(&[&scheduler])).await;
+    let to = To::Node(scheduler.id());
     let _scheduler = scheduler.serve();
     node.scheduler_up().await;
     let start = std::time::Instant::now();
     let control = &node.control;
     let answered = futures::StreamExt::collect::<Vec<_>>(futures::StreamExt::buffer_unordered(
-        futures::stream::iter((0..ASKS).map(|_| control.ask(To::Scheduler, lookup()))),
+        futures::stream::iter((0..ASKS).map(|_| control.ask(to.clone(), lookup()))),
         256,
     ))
     .await;

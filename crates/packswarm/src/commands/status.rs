@@ -34,7 +34,7 @@ struct Node {
     role: String,
     peer_id: String,
     version: String,
-    scheduler: Option<String>,
+    schedulers: Vec<String>,
     #[serde(default)]
     expelled: bool,
     store_capacity: u64,
@@ -118,7 +118,12 @@ impl Node {
         let mut lines = Lines::default();
         lines.line(&self.role, &format!("{} (packswarm {})", self.peer_id, self.version));
         let none = "none connected; the node finds others through Kademlia";
-        lines.line("scheduler", self.scheduler.as_deref().unwrap_or(none));
+        if self.schedulers.is_empty() {
+            lines.line("scheduler", none);
+        }
+        for scheduler in &self.schedulers {
+            lines.line("scheduler", scheduler);
+        }
         if self.expelled {
             lines.line(
                 "expelled",
@@ -242,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_node_is_shown_with_its_blobs() {
-        let json = r#"{"role":"peer","peer_id":"12D3","version":"0.1.0","scheduler":null,"store_capacity":1000,"store_used":500,
+        let json = r#"{"role":"peer","peer_id":"12D3","version":"0.1.0","scheduler":null,"schedulers":[],"store_capacity":1000,"store_used":500,
             "connections":3,"received":{"peer":1048576,"seed":0,"registry":0},"sent":0,
             "settings":[{"name":"socket buffer","wanted":"4 MiB","got":"208 KiB","advice":"raise net.core.rmem_max"}],
             "blobs":[{"digest":"sha256:0123456789abcdef","size":400,"pieces":4,"held":4,"complete":false,"pinned":true,

@@ -149,10 +149,6 @@ pub enum Input {
         /// Whose signature is on a false midstate.
         signer: NodeId,
     },
-    /// A scheduler can be asked.
-    SchedulerUp,
-    /// No scheduler can be asked.
-    SchedulerDown,
     /// An operator has expelled these nodes, and no others.
     Expelled {
         /// Which scheduler says so; none: what this node remembers from an earlier life.
@@ -160,19 +156,40 @@ pub enum Input {
         /// Who is out.
         nodes: Vec<NodeId>,
     },
-    /// The scheduler took [`Ask::Register`].
+    /// A scheduler is connected.
+    SchedulerUp {
+        /// Which.
+        scheduler: NodeId,
+    },
+    /// A scheduler has been connected for long enough to be responsible for its share of the blobs.
+    SchedulerSettled {
+        /// Which.
+        scheduler: NodeId,
+    },
+    /// A scheduler is connected no longer.
+    SchedulerDown {
+        /// Which.
+        scheduler: NodeId,
+    },
+    /// A scheduler took [`Ask::Register`].
     Registered {
+        /// Which.
+        scheduler: NodeId,
         /// How often it wants a report.
         report_every: std::time::Duration,
     },
-    /// The scheduler answered [`Ask::Report`].
+    /// A scheduler answered [`Ask::Report`].
     Reported {
+        /// Which.
+        scheduler: NodeId,
         /// Whether it knows this node.
         known: bool,
     },
-    /// The scheduler told something about a blob.
+    /// A scheduler told something about a blob.
     Told {
-        /// Which blob.
+        /// Which scheduler.
+        scheduler: NodeId,
+        /// Of which blob.
         digest: Digest,
         /// What.
         swarm: Swarm,
@@ -214,8 +231,9 @@ impl Input {
             | Self::Fetched { .. }
             | Self::Serve { .. }
             | Self::Served { .. }
-            | Self::SchedulerUp
-            | Self::SchedulerDown
+            | Self::SchedulerUp { .. }
+            | Self::SchedulerSettled { .. }
+            | Self::SchedulerDown { .. }
             | Self::Expelled { .. }
             | Self::Registered { .. }
             | Self::Reported { .. }
@@ -331,8 +349,13 @@ pub enum Output {
         /// Of which blob.
         digest: Digest,
     },
-    /// Ask the scheduler.
-    Ask(Ask),
+    /// Ask a scheduler.
+    Ask {
+        /// Which.
+        scheduler: NodeId,
+        /// What.
+        ask: Ask,
+    },
     /// Look for holders without a scheduler, and summon a seed where nobody has any of it; the answer is
     /// [`Input::Holders`].
     FindHolders {
@@ -412,12 +435,12 @@ pub enum Output {
     },
 }
 
-/// What is asked of the scheduler.
+/// What is asked of a scheduler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    /// Introduce this node with all that it holds; the answer is [`Input::Registered`].
+    /// Introduce this node with all that it holds and the scheduler is to know; the answer is [`Input::Registered`].
     Register {
-        /// What it holds or wants.
+        /// What it holds, or wants if that is this scheduler's business.
         holdings: Vec<HoldingNow>,
     },
     /// Say that this node wants a blob; the answer is [`Input::Told`].

@@ -1,5 +1,5 @@
 //! Everything one node decides: whom to connect to, what to ask of whom, what to serve, what to read from the registry,
-//! what to tell the scheduler, and what to do when none answers.
+//! what to tell which scheduler, and what to do when none answers.
 //!
 //! [`Node::handle`] takes one [`Input`] and appends [`Output`]s; [`Node::deadline`] says when [`Input::Tick`] is due. After
 //! every input the machine restores its invariants in one place (`Node::settle`): every idle request slot that could be
@@ -16,6 +16,7 @@ mod downloads;
 mod event;
 mod expulsion;
 mod importing;
+mod line;
 mod links;
 mod openings;
 mod origin;
@@ -23,6 +24,7 @@ mod pace;
 mod picker;
 mod reading;
 mod reports;
+mod schedulers;
 mod spreading;
 mod uploads;
 mod wanting;
@@ -158,12 +160,23 @@ impl Node {
             } => self.read_failed(digest, failure, unproven, out),
             Input::ChainBroken { digest, bits, vouchers } => self.chain_broken(now, digest, bits, &vouchers, out),
             Input::Forged { digest, signer } => self.forged(digest, signer, out),
-            Input::SchedulerUp => self.scheduler_up(now, out),
-            Input::SchedulerDown => self.reporter.scheduler_down(now),
+            Input::SchedulerUp { scheduler } => self.scheduler_up(now, scheduler, out),
+            Input::SchedulerSettled { scheduler } => self.scheduler_settled(now, &scheduler, out),
             Input::Expelled { by, nodes } => self.expelled(by, nodes, out),
-            Input::Registered { report_every } => self.registered(now, report_every, out),
-            Input::Reported { known } => self.reported(now, known, out),
-            Input::Told { digest, swarm } => self.told(now, digest, swarm, out),
+            Input::SchedulerDown { scheduler } => self.scheduler_down(now, &scheduler, out),
+            Input::Registered {
+                scheduler,
+                report_every,
+            } => self.registered(now, scheduler, report_every, out),
+            Input::Reported { scheduler, known } => self.reported(now, scheduler, known, out),
+            Input::Told {
+                scheduler,
+                digest,
+                swarm,
+            } => {
+                let swarm = self.heed(scheduler, &digest, swarm);
+                self.told(now, digest, swarm, out);
+            }
             Input::Holders { digest, holders } => self.holders(now, digest, holders, out),
             Input::Tick => {}
         }
@@ -217,6 +230,7 @@ impl Node {
             self.next_sweep = now + SWEEP;
             self.sweep(now, out);
         }
+        self.sort_blobs(now, out);
         self.fill_requests(now, out);
         self.fill_origins(now, out);
         self.touched.clear();
@@ -224,7 +238,7 @@ impl Node {
             self.spread(now, digest);
         }
         self.send_news(now, out);
-        self.send_report(now, out);
+        self.send_reports(now, out);
     }
 
     fn sweep(&mut self, now: Duration, out: &mut Vec<Output>) {
@@ -285,7 +299,7 @@ impl Node {
         }
     }
 
-    /// What a scheduler said about a blob.
+    /// What a scheduler said about a blob, as far as it is heeded.
     fn told(&mut self, now: Duration, digest: Digest, swarm: Swarm, out: &mut Vec<Output>) {
         if swarm.lease.is_some() && !self.blobs.contains_key(&digest) {
             // A seed is told to read what nobody on it asked for.

@@ -25,6 +25,16 @@ impl Node {
             return;
         }
         state.last_epoch = lease.epoch;
+        if let Some(origin) = &mut state.origin
+            && origin.lease.epoch > 0
+            && origin.lease.source == lease.source
+        {
+            // From a scheduler that has yet to hear of the reading under way, which goes on: reports tell it so.
+            origin.lease.epoch = lease.epoch;
+            self.reporter.changed(digest);
+            self.reporter.hurry(&digest);
+            return;
+        }
         state.add_source(lease.source.clone());
         if state.wanted.is_none() {
             // A leased blob is wanted whole, whoever waits for it.
@@ -100,7 +110,7 @@ impl Node {
         }
         self.learn_size(blob.digest, blob.size, media_type, out);
         self.reporter.changed(blob.digest);
-        self.reporter.hurry();
+        self.reporter.hurry(&blob.digest);
     }
 
     /// The registry has failed us for good: the scheduler tries another reader or source, or tells those who wait.

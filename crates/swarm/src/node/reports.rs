@@ -1,235 +1,297 @@
-//! What the scheduler is told, and when.
+//! What schedulers are told, and when.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use piece::Digest;
-use wire::control::{Accusation, Failure, MAX_ENTRIES, Source};
+use piece::{Digest, NodeId};
+use wire::control::{Accusation, Failure, Source};
 
 use super::Node;
-use super::event::{Ask, HoldingNow, Output, ReadingNow, Report};
+use super::event::{Ask, HoldingNow, Output, ReadingNow};
+use super::line::{Line, MAX_ACCUSATIONS, Standing};
+use super::schedulers::View;
 
-/// Complaints kept for the next report; the first are as good as any later.
-const MAX_ACCUSATIONS: usize = 64;
-/// An unanswered report is written off after this.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Until the scheduler says otherwise.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// A report with nothing new in it is only a heartbeat, and goes out this much more rarely.
-const HEARTBEAT_FACTOR: u32 = 3;
 
-/// Gathers what changed between two reports.
+/// What the schedulers are to be told.
 #[derive(Debug, Default)]
 pub(super) struct Reporter {
-    link: SchedulerLink,
-    changed: BTreeSet<Digest>,
-    gone: BTreeSet<Digest>,
-    failed: Vec<(Digest, u64, Failure)>,
-    accusations: Vec<Accusation>,
-    lonely: BTreeSet<Digest>,
-    hurry: bool,
-}
-
-/// Whether a scheduler listens.
-#[derive(Debug, Default, PartialEq)]
-enum SchedulerLink {
-    /// None ever did.
-    #[default]
-    Never,
-    /// None does, since then.
-    Down { since: Duration },
-    /// One does, but has not answered our registration.
-    Up,
-    /// One knows us.
-    Registered {
-        every: Duration,
-        next: Duration,
-        outstanding: Option<Duration>,
-    },
+    lines: BTreeMap<NodeId, Line>,
+    /// Those that blobs were last sorted by.
+    view: View,
+    /// Whether the lines have changed since; and when they will by time alone.
+    stale: bool,
+    stale_at: Option<Duration>,
+    /// Schedulers that have leased a blob to this node and are not among those informed of it anyway.
+    granters: BTreeMap<Digest, NodeId>,
+    /// Complaints that no scheduler could be told.
+    unheard: Vec<Accusation>,
+    /// When a scheduler last scheduled for this node; the machine's time begins with the node.
+    scheduled: Duration,
 }
 
 impl Reporter {
+    /// Whether a scheduler schedules for this node.
     pub(super) fn is_registered(&self) -> bool {
-        matches!(self.link, SchedulerLink::Registered { .. })
-    }
-
-    pub(super) fn scheduler_down(&mut self, now: Duration) {
-        if !matches!(self.link, SchedulerLink::Down { .. }) {
-            self.link = SchedulerLink::Down { since: now };
-        }
+        self.lines.values().any(|line| line.settled && line.is_registered())
     }
 
     /// How long nobody has scheduled for this node; `None` while somebody does.
     pub(super) fn alone_for(&self, now: Duration) -> Option<Duration> {
-        match self.link {
-            SchedulerLink::Registered { .. } => None,
-            // The machine's time begins with the node.
-            SchedulerLink::Never | SchedulerLink::Up => Some(now),
-            SchedulerLink::Down { since } => Some(now.saturating_sub(since)),
+        (!self.is_registered()).then(|| now.saturating_sub(self.scheduled))
+    }
+
+    /// The scheduler that a blob belongs to.
+    pub(super) fn home(&self, digest: &Digest) -> Option<NodeId> {
+        self.view.home(digest)
+    }
+
+    /// The schedulers that are told of a blob.
+    pub(super) fn informed(&self, digest: &Digest) -> impl Iterator<Item = NodeId> + use<> {
+        let granter = self.granters.get(digest).copied();
+        let informed: [Option<NodeId>; 3] = {
+            let mut informed = self.view.informed(digest);
+            std::array::from_fn(|_| informed.next())
+        };
+        let granter = granter.filter(|granter| !informed.contains(&Some(*granter)));
+        informed.into_iter().chain([granter]).flatten()
+    }
+
+    pub(super) fn connected(&mut self, now: Duration, scheduler: NodeId) {
+        let line = self.lines.entry(scheduler).or_insert_with(|| Line::new(now));
+        for accusation in std::mem::take(&mut self.unheard) {
+            line.accuse(accusation);
+        }
+        self.stale = true;
+    }
+
+    pub(super) fn disconnected(&mut self, scheduler: &NodeId) {
+        let Some(line) = self.lines.remove(scheduler) else {
+            return;
+        };
+        line.accusations
+            .into_iter()
+            .for_each(|accusation| self.accuse(accusation));
+        self.granters.retain(|_, granter| granter != scheduler);
+        self.stale = true;
+    }
+
+    pub(super) fn settled(&mut self, scheduler: &NodeId) {
+        if let Some(line) = self.lines.get_mut(scheduler) {
+            line.settled = true;
+            self.stale = true;
+        }
+    }
+
+    /// A registration is on its way that says all there is to say.
+    pub(super) fn begin_registration(&mut self, now: Duration, scheduler: &NodeId) {
+        if let Some(line) = self.lines.get_mut(scheduler) {
+            line.standing = Standing::Asked { since: now };
+            line.changed.clear();
+            line.gone.clear();
+            self.stale = true;
+        }
+    }
+
+    pub(super) fn registered(&mut self, now: Duration, scheduler: &NodeId, every: Duration) {
+        let every = if every.is_zero() { REPORT_EVERY } else { every };
+        if let Some(line) = self.lines.get_mut(scheduler) {
+            line.standing = Standing::Registered {
+                every,
+                next: now + every,
+                outstanding: None,
+            };
+            self.stale = true;
+        }
+    }
+
+    /// A report has been answered. False if it is of no account any more.
+    pub(super) fn answered(&mut self, scheduler: &NodeId) -> bool {
+        match self.lines.get_mut(scheduler).map(|line| &mut line.standing) {
+            Some(Standing::Registered { outstanding, .. }) => {
+                *outstanding = None;
+                true
+            }
+            Some(Standing::Asked { .. }) | None => false,
+        }
+    }
+
+    /// Brings the view up to date. Returns the one before, if it was another.
+    pub(super) fn look(&mut self, now: Duration) -> Option<View> {
+        if self.is_registered() {
+            self.scheduled = now;
+        }
+        let expired = self.stale_at.is_some_and(|at| now >= at);
+        if !std::mem::take(&mut self.stale) && !expired {
+            return None;
+        }
+        let answers = |line: &Line| line.is_registered() || line.overdue_at().is_some_and(|at| now < at);
+        let alive = self.lines.iter().filter(|(_, line)| answers(line));
+        let view = View {
+            alive: alive.clone().map(|(scheduler, _)| *scheduler).collect(),
+            settled: alive
+                .filter(|(_, line)| line.settled)
+                .map(|(scheduler, _)| *scheduler)
+                .collect(),
+        };
+        self.stale_at = self
+            .lines
+            .values()
+            .filter_map(Line::overdue_at)
+            .filter(|at| now < *at)
+            .min();
+        (view != self.view).then(|| std::mem::replace(&mut self.view, view))
+    }
+
+    /// Tells of a blob whoever is to know of it by the view of now and did not by the one before, and the other way round.
+    pub(super) fn moved(&mut self, before: &View, digest: Digest) {
+        let (old, new): (Vec<NodeId>, Vec<NodeId>) =
+            (before.informed(&digest).collect(), self.informed(&digest).collect());
+        // Only the home is told what is wanted.
+        let homes = [before.home(&digest), self.home(&digest)];
+        for (scheduler, line) in &mut self.lines {
+            let home = homes[0] != homes[1] && homes.contains(&Some(*scheduler));
+            match (old.contains(scheduler), new.contains(scheduler)) {
+                (true, true) if home => line.changed(digest),
+                (false, true) => line.changed(digest),
+                (true, false) => line.gone(digest),
+                (true, true) | (false, false) => {}
+            }
+            line.hurry |= home && new.contains(scheduler);
+            if homes[1] != Some(*scheduler) {
+                line.lonely.remove(&digest);
+            }
         }
     }
 
     pub(super) fn changed(&mut self, digest: Digest) {
-        self.gone.remove(&digest);
-        self.changed.insert(digest);
+        for scheduler in self.informed(&digest) {
+            if let Some(line) = self.lines.get_mut(&scheduler) {
+                line.changed(digest);
+            }
+        }
     }
 
     pub(super) fn gone(&mut self, digest: Digest) {
-        self.changed.remove(&digest);
-        self.gone.insert(digest);
+        self.lines.values_mut().for_each(|line| line.gone(digest));
+        self.granters.remove(&digest);
+    }
+
+    /// A scheduler has given this node a lease: whoever it is, it must hear of the reading.
+    pub(super) fn granted(&mut self, digest: Digest, scheduler: NodeId) {
+        if !self.view.informed(&digest).any(|informed| informed == scheduler) {
+            self.granters.insert(digest, scheduler);
+        }
     }
 
     pub(super) fn gave_back(&mut self, digest: Digest, epoch: u64, failure: Failure) {
-        self.failed.push((digest, epoch, failure));
-        self.hurry = true;
+        for scheduler in self.informed(&digest) {
+            if let Some(line) = self.lines.get_mut(&scheduler) {
+                line.failed.push((digest, epoch, failure.clone()));
+                line.hurry = true;
+            }
+        }
     }
 
+    /// Whom not to trust concerns every scheduler.
     pub(super) fn accuse(&mut self, accusation: Accusation) {
-        if self.accusations.len() < MAX_ACCUSATIONS && !self.accusations.contains(&accusation) {
-            self.accusations.push(accusation);
+        for line in self.lines.values_mut() {
+            line.accuse(accusation.clone());
+        }
+        if self.lines.is_empty() && self.unheard.len() < MAX_ACCUSATIONS && !self.unheard.contains(&accusation) {
+            self.unheard.push(accusation);
         }
     }
 
     pub(super) fn lonely(&mut self, digest: Digest) {
-        self.lonely.insert(digest);
+        let home = self.home(&digest);
+        if let Some(line) = home.and_then(|home| self.lines.get_mut(&home)) {
+            line.lonely.insert(digest);
+        }
     }
 
-    /// What is known now cannot wait for the next regular report.
-    pub(super) fn hurry(&mut self) {
-        self.hurry = true;
+    /// What is known now of a blob cannot wait for the next regular report.
+    pub(super) fn hurry(&mut self, digest: &Digest) {
+        for scheduler in self.informed(digest) {
+            if let Some(line) = self.lines.get_mut(&scheduler) {
+                line.hurry = true;
+            }
+        }
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {
-        match &self.link {
-            SchedulerLink::Registered {
-                outstanding: Some(sent),
-                ..
-            } => Some(*sent + REPORT_TIMEOUT),
-            SchedulerLink::Registered { next, every, .. } if self.has_news() => {
-                Some(next.saturating_sub(*every * (HEARTBEAT_FACTOR - 1)))
-            }
-            SchedulerLink::Registered { next, .. } => Some(*next),
-            SchedulerLink::Never | SchedulerLink::Down { .. } | SchedulerLink::Up => None,
-        }
+        let lines = self.lines.values().filter_map(Line::deadline);
+        lines.chain(self.stale_at).min()
     }
 
-    fn has_news(&self) -> bool {
-        !(self.changed.is_empty()
-            && self.gone.is_empty()
-            && self.failed.is_empty()
-            && self.accusations.is_empty()
-            && self.lonely.is_empty())
-    }
-
-    /// Whether a report should go out now.
-    fn is_due(&mut self, now: Duration) -> bool {
-        let deadline = self.deadline();
-        let SchedulerLink::Registered { outstanding, .. } = &mut self.link else {
-            return false;
-        };
-        if outstanding.is_some_and(|sent| now >= sent + REPORT_TIMEOUT) {
-            *outstanding = None;
-        }
-        outstanding.is_none() && (self.hurry || deadline.is_some_and(|due| now >= due))
-    }
-
-    fn sent(&mut self, now: Duration) {
-        if let SchedulerLink::Registered {
-            every,
-            next,
-            outstanding,
-        } = &mut self.link
-        {
-            *next = now + *every * HEARTBEAT_FACTOR;
-            *outstanding = Some(now);
-        }
-        self.hurry = false;
+    fn due(&mut self, now: Duration) -> Vec<NodeId> {
+        let lines = self.lines.iter_mut();
+        lines
+            .filter_map(|(scheduler, line)| line.is_due(now).then_some(*scheduler))
+            .collect()
     }
 }
 
 impl Node {
-    pub(super) fn scheduler_up(&mut self, _now: Duration, out: &mut Vec<Output>) {
-        self.reporter.link = SchedulerLink::Up;
-        let holdings = self
-            .blobs
-            .keys()
-            .filter_map(|digest| self.holding_now(digest))
-            .collect();
-        out.push(Output::Ask(Ask::Register { holdings }));
-    }
-
-    pub(super) fn registered(&mut self, now: Duration, every: Duration, out: &mut Vec<Output>) {
-        let every = if every.is_zero() { REPORT_EVERY } else { every };
-        self.reporter.link = SchedulerLink::Registered {
-            every,
-            next: now + every,
-            outstanding: None,
-        };
-        let wanted: Vec<(Digest, Source)> = self
-            .hungry
-            .iter()
-            .filter_map(|(_, digest)| Some((*digest, self.blobs.get(digest)?.sources.first()?.clone())))
-            .collect();
-        for (digest, source) in wanted {
-            self.join(now, digest, source, out);
-        }
-    }
-
-    pub(super) fn reported(&mut self, now: Duration, known: bool, out: &mut Vec<Output>) {
-        // Whoever hears it several times over registers once.
-        if let SchedulerLink::Registered { outstanding, .. } = &mut self.reporter.link {
-            *outstanding = None;
-            if !known {
-                self.scheduler_up(now, out);
-            }
-        }
-    }
-
-    /// Tells the scheduler that we want a blob; without one, it is told on registration.
+    /// Tells a blob's scheduler that we want it; without one, it is told on registration.
     pub(super) fn join(&mut self, now: Duration, digest: Digest, source: Source, out: &mut Vec<Output>) {
-        if !self.reporter.is_registered() {
+        let home = self.reporter.home(&digest);
+        let registered = |home: &NodeId| self.reporter.lines.get(home).is_some_and(Line::is_registered);
+        let Some(scheduler) = home.filter(registered) else {
             return;
-        }
+        };
         let Some(state) = self.blobs.get_mut(&digest) else {
             return;
         };
         let size = state.size;
         let Some(wanted) = &mut state.wanted else { return };
         wanted.asked = now;
-        out.push(Output::Ask(Ask::Join {
+        let ask = Ask::Join {
             digest,
             size,
             source,
             urgent: wanted.urgent,
-        }));
+        };
+        out.push(Output::Ask { scheduler, ask });
     }
 
-    /// Sends the report that is due, if one is.
-    pub(super) fn send_report(&mut self, now: Duration, out: &mut Vec<Output>) {
-        if !self.reporter.is_due(now) {
-            return;
+    /// Sends the reports that are due.
+    pub(super) fn send_reports(&mut self, now: Duration, out: &mut Vec<Output>) {
+        for scheduler in self.reporter.due(now) {
+            self.send_report(now, scheduler, out);
         }
-        let changed: Vec<Digest> = self.reporter.changed.iter().take(MAX_ENTRIES).copied().collect();
-        let report = Report {
-            holdings: changed.iter().filter_map(|digest| self.holding_now(digest)).collect(),
-            gone: std::mem::take(&mut self.reporter.gone).into_iter().collect(),
-            failed: std::mem::take(&mut self.reporter.failed),
-            accusations: std::mem::take(&mut self.reporter.accusations),
-            lonely: std::mem::take(&mut self.reporter.lonely).into_iter().collect(),
+    }
+
+    fn send_report(&mut self, now: Duration, scheduler: NodeId, out: &mut Vec<Output>) {
+        let Some(line) = self.reporter.lines.get_mut(&scheduler) else {
+            return;
         };
+        let (changed, mut report) = line.take();
+        line.sent(now);
+        let holdings = changed.iter().filter_map(|digest| self.holding_for(digest, &scheduler));
+        report.holdings = holdings.collect();
         for digest in &changed {
-            self.reporter.changed.remove(digest);
-            if let Some(state) = self.blobs.get_mut(digest) {
+            let others = self.reporter.lines.values();
+            if let Some(state) = self.blobs.get_mut(digest)
+                && !others.into_iter().any(|line| line.changed.contains(digest))
+            {
                 state.access = None;
             }
         }
         // A lease lives by its reports, so a blob that is being read is in every one of them.
-        let reading = self.hungry.iter().map(|(_, digest)| *digest);
-        self.reporter
-            .changed
-            .extend(reading.filter(|digest| self.blobs[digest].origin.is_some()));
-        self.reporter.sent(now);
-        out.push(Output::Ask(Ask::Report(report)));
+        let blobs = &self.blobs;
+        let reads = |digest: &Digest| blobs.get(digest).is_some_and(|state| state.origin.is_some());
+        self.reporter.granters.retain(|digest, _| reads(digest));
+        for (_, digest) in self.hungry.iter().filter(|(_, digest)| reads(digest)) {
+            if self.reporter.informed(digest).any(|informed| informed == scheduler)
+                && let Some(line) = self.reporter.lines.get_mut(&scheduler)
+            {
+                line.changed.insert(*digest);
+            }
+        }
+        let ask = Ask::Report(report);
+        out.push(Output::Ask { scheduler, ask });
     }
 
     /// Notes the blobs for which we wait with too few neighbours.
@@ -245,9 +307,16 @@ impl Node {
                 && now.saturating_sub(wanted.asked) >= every
             {
                 wanted.asked = now;
-                self.reporter.lonely.insert(*digest);
+                self.reporter.lonely(*digest);
             }
         }
+    }
+
+    /// What a scheduler is told of a blob: who waits for it is its home's business alone.
+    pub(super) fn holding_for(&self, digest: &Digest, scheduler: &NodeId) -> Option<HoldingNow> {
+        let mut holding = self.holding_now(digest)?;
+        holding.wants &= self.reporter.home(digest) == Some(*scheduler);
+        Some(holding)
     }
 
     pub(super) fn holding_now(&self, digest: &Digest) -> Option<HoldingNow> {

@@ -1,9 +1,13 @@
 //! Who reads a blob from its registry.
 //!
 //! A lease is granted when somebody waits for a blob that nobody holds whole and nobody reads: to the connected seed with the
-//! highest [`rank`] for it, or without seeds to one of those who wait. Its epoch is higher than any before, over restarts
-//! too: epochs begin at the time of the scheduler's start, and those that nodes report are learnt. It lives by its holder's
+//! highest [`rank`] for it, or without seeds to one of those who wait. Its epoch is higher than any before, over restarts and
+//! by whichever scheduler: epochs grow with the clock, and those that nodes report are learnt. It lives by its holder's
 //! reports; the next holder goes on at the last published boundary.
+//!
+//! Other schedulers grant leases too. Nodes report what they read to the first two schedulers in a blob's order, and so the
+//! second adopts the lease that the first has granted. Should both grant one, both choose the same seed, for they know the
+//! same seeds; it reads on under the higher epoch, which both then adopt.
 //!
 //! A scheduler that was restarted must not grant what is held already. So it waits a little ([`Config::recovery`]
 //! (super::Config::recovery)) after a node has registered holdings in its first half minute, and never gives a lease to a
@@ -15,14 +19,14 @@ use std::time::Duration;
 use piece::{Digest, Midstate};
 use wire::control::{Access, Failure, Reading, Repository, Resume};
 
-use super::Scheduler;
 use super::news::Finding;
 use super::slots::{NodeKey, SwarmKey};
 use super::swarm::{Lease, SourceIndex};
 use super::timers::Timer;
+use super::{EPOCH_STEP, EPOCHS_PER_SECOND, Scheduler};
 use crate::rank;
 
-/// An epoch this far above all known ones is no scheduler's: twelve days of clocks going wrong.
+/// An epoch this far above all known ones and the clock is no scheduler's: twelve days of clocks going wrong.
 const IMPLAUSIBLE: u64 = 1 << 40;
 /// Nodes that may fail on one source, without getting any further, before those who wait are told.
 const ATTEMPTS: u8 = 2;
@@ -145,9 +149,8 @@ impl Scheduler {
     }
 
     fn grant(&mut self, now: Duration, swarm: SwarmKey, source: SourceIndex, reader: NodeKey) {
-        self.last_epoch += 1;
         self.counters.leases += 1;
-        let epoch = self.last_epoch;
+        let epoch = self.next_epoch(now);
         let expires = now + self.config.open_timeout;
         let state = &mut self.swarms[swarm];
         let new = state.members.get(reader).is_none();
@@ -188,6 +191,20 @@ impl Scheduler {
         }
     }
 
+    /// An epoch higher than all granted before, here or, going by the clock, elsewhere.
+    fn next_epoch(&mut self, now: Duration) -> u64 {
+        let steps = self.last_epoch.saturating_sub(self.first_epoch) / EPOCH_STEP + 1;
+        let next = self.first_epoch.saturating_add(steps.saturating_mul(EPOCH_STEP));
+        self.last_epoch = next.max(self.clock_epoch(now));
+        self.last_epoch
+    }
+
+    /// The epoch that belongs to this moment.
+    fn clock_epoch(&self, now: Duration) -> u64 {
+        self.first_epoch
+            .saturating_add(now.as_secs().saturating_mul(EPOCHS_PER_SECOND))
+    }
+
     /// A node holds a lease: it waits for the blob like others, who are told of it.
     fn hold(&mut self, now: Duration, swarm: SwarmKey, lease: Lease) {
         let reader = lease.holder;
@@ -226,7 +243,8 @@ impl Scheduler {
     /// A member says that it reads the blob.
     pub(super) fn note_reading(&mut self, now: Duration, swarm: SwarmKey, node: NodeKey, reading: Reading) {
         let id = self.nodes[node].id;
-        if reading.epoch.saturating_sub(self.last_epoch) > IMPLAUSIBLE {
+        let latest = self.last_epoch.max(self.clock_epoch(now));
+        if reading.epoch.saturating_sub(latest) > IMPLAUSIBLE {
             return;
         }
         self.last_epoch = self.last_epoch.max(reading.epoch);
@@ -275,7 +293,12 @@ impl Scheduler {
         let Some(source) = state.sources.enter(&reading.source, held, now) else {
             return false;
         };
-        self.end_lease(swarm, Ended::Lost);
+        let same = state
+            .lease
+            .is_some_and(|lease| lease.holder == node && lease.source == source);
+        if !same {
+            self.end_lease(swarm, Ended::Lost);
+        }
         let expires = now + self.config.lease_ttl;
         let lease = Lease {
             holder: node,

@@ -55,8 +55,11 @@ use swarm::Swarms;
 use timers::{Timer, Timers};
 use upstream::Relay;
 
-/// Epochs granted per second of a scheduler's life before they would overlap with those of its next one.
+/// Epochs grow by this much per second by themselves: whoever grants later grants higher, be it another scheduler or the same
+/// one in its next life, as long as they grant less than [`EPOCHS_PER_SECOND`] / [`EPOCH_STEP`] leases per second.
 const EPOCHS_PER_SECOND: u64 = 1 << 20;
+/// Epochs of one scheduler lie so far apart, and differ from those of most others in the remainder.
+const EPOCH_STEP: u64 = 1 << 8;
 
 /// The state machine of one scheduler.
 #[derive(Debug)]
@@ -73,6 +76,8 @@ pub struct Scheduler {
     relay: Relay,
     preheats: Preheats,
     timers: Timers,
+    /// The epoch with which this scheduler's clock began.
+    first_epoch: u64,
     /// The highest epoch granted or heard of.
     last_epoch: u64,
     /// Until when nodes may still tell what they read for the scheduler before this one.
@@ -104,7 +109,7 @@ enum Owed {
 
 impl Scheduler {
     /// A scheduler that knows nothing yet. `started` is its start in seconds since 1970, so that its epochs are higher than
-    /// those of the scheduler before it.
+    /// those that were granted before, and `seed` is another one than other schedulers'.
     pub fn new(config: Config, started: u64, seed: u64) -> Self {
         Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -117,7 +122,8 @@ impl Scheduler {
             relay: Relay::default(),
             preheats: Preheats::default(),
             timers: Timers::default(),
-            last_epoch: started.saturating_mul(EPOCHS_PER_SECOND),
+            first_epoch: started.saturating_mul(EPOCHS_PER_SECOND) + seed % EPOCH_STEP,
+            last_epoch: 0,
             recover_until: None,
             dirty: BTreeSet::new(),
             deferred: BTreeSet::new(),

@@ -6,9 +6,19 @@ use piece::{Digest, Midstate, PieceIndex};
 use rand::RngExt as _;
 use swarm::node::{Ask, HoldingNow, Input, Outcome, Output, ServeId};
 use swarm::scheduler;
-use wire::control::{Access, Address, Holding, Locality, Neighbour, Reading, Request, Response, Role, UpstreamAnswer};
+use wire::control::{
+    Access, Address, Holding, Locality, Neighbour, Reading, Request, Response, Role, Swarm, UpstreamAnswer,
+};
 
-use crate::world::{Event, LATENCY, PIECE_TIME, REGISTRY_TIME, World, address, id};
+use crate::world::{Event, LATENCY, PIECE_TIME, REGISTRY_TIME, SCHEDULER, World, address, id};
+
+const fn told(digest: Digest, swarm: Swarm) -> Input {
+    Input::Told {
+        scheduler: SCHEDULER,
+        digest,
+        swarm,
+    }
+}
 
 impl World {
     pub(crate) fn perform(&mut self, node: usize, output: Output) {
@@ -125,7 +135,7 @@ impl World {
                 }
             }
             Output::CloseOrigin { .. } => self.hosts[node].reading.clear(),
-            Output::Ask(ask) => self.ask(node, ask),
+            Output::Ask { ask, .. } => self.ask(node, ask),
             Output::FindHolders { digest, .. } => self.find_holders(node, digest),
             Output::Distrust { digest, .. } => {
                 let bits = self.hosts[node].held.clone();
@@ -272,16 +282,30 @@ impl World {
                 match response {
                     Response::Registered { report_every } => {
                         let report_every = Duration::from_millis(report_every.into());
-                        self.tell(node, LATENCY, Input::Registered { report_every });
+                        self.tell(
+                            node,
+                            LATENCY,
+                            Input::Registered {
+                                scheduler: SCHEDULER,
+                                report_every,
+                            },
+                        );
                     }
                     Response::Joined { swarm } => {
                         let digest = asked.expect("only joins are answered so");
-                        self.tell(node, LATENCY, Input::Told { digest, swarm });
+                        self.tell(node, LATENCY, told(digest, swarm));
                     }
                     Response::Reported { known, swarms } => {
-                        self.tell(node, LATENCY, Input::Reported { known });
+                        self.tell(
+                            node,
+                            LATENCY,
+                            Input::Reported {
+                                scheduler: SCHEDULER,
+                                known,
+                            },
+                        );
                         for (digest, swarm) in swarms {
-                            self.tell(node, LATENCY, Input::Told { digest, swarm });
+                            self.tell(node, LATENCY, told(digest, swarm));
                         }
                     }
                     other => panic!("unexpected answer {other:?}"),
@@ -289,7 +313,7 @@ impl World {
             }
             scheduler::Output::Update { to, digest, swarm } => {
                 let to = self.index(to);
-                self.tell(to, LATENCY, Input::Told { digest, swarm });
+                self.tell(to, LATENCY, told(digest, swarm));
             }
             scheduler::Output::AskSeed { id, .. } => {
                 let answer = UpstreamAnswer::Content {

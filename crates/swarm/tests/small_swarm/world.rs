@@ -13,6 +13,8 @@ use swarm::node::{Config, FetchId, Identity, Input, Node, ServeId};
 use swarm::scheduler::{self, Scheduler};
 use wire::control::{Kind, Repository, Role, Source};
 
+/// The one scheduler.
+pub(crate) const SCHEDULER: NodeId = NodeId::from_bytes([255; 32]);
 /// One way, between any two.
 pub(crate) const LATENCY: Duration = Duration::from_millis(1);
 /// A piece over an uplink that has nothing else to do.
@@ -196,12 +198,17 @@ impl World {
         let seed = self.rng.next_u64();
         self.scheduler = Some(Scheduler::new(
             scheduler::Config::default(),
-            u64::from(self.scheduler_life),
+            u64::from(self.scheduler_life) << 20,
             seed,
         ));
         for node in 0..self.hosts.len() {
-            self.tell(node, LATENCY, Input::SchedulerUp);
+            self.meet_scheduler(node);
         }
+    }
+
+    fn meet_scheduler(&mut self, node: usize) {
+        self.tell(node, LATENCY, Input::SchedulerUp { scheduler: SCHEDULER });
+        self.tell(node, LATENCY, Input::SchedulerSettled { scheduler: SCHEDULER });
     }
 
     pub(crate) fn kill_scheduler(&mut self) {
@@ -209,7 +216,7 @@ impl World {
         self.scheduler = None;
         self.requests.clear();
         for node in 0..self.hosts.len() {
-            self.tell(node, LATENCY, Input::SchedulerDown);
+            self.tell(node, LATENCY, Input::SchedulerDown { scheduler: SCHEDULER });
         }
     }
 
@@ -454,7 +461,7 @@ impl World {
             },
         );
         if self.scheduler.is_some() {
-            self.tell(node, LATENCY, Input::SchedulerUp);
+            self.meet_scheduler(node);
         }
         if self.wanting.contains(&node) {
             let input = Input::Want {

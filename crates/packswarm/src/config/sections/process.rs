@@ -32,8 +32,8 @@ section! {
 section! {
     /// Whom a node joins.
     Joining;
-    /// `HOST:PORT` of each scheduler, in the same order on every node; names are resolved at every attempt. The first that
-    /// is up is used, the others wait. None at all: nodes find each other by `bootstrap` and Kademlia only.
+    /// `HOST:PORT` of each scheduler, the same on every node; names are resolved at every attempt. Blobs are divided over
+    /// those that are up. None at all: nodes find each other by `bootstrap` and Kademlia only.
     scheduler: Vec<String> = Vec::new(), "scheduler-0.example:7654,scheduler-1.example:7654";
     /// `HOST:PORT` of other nodes, through which to find the rest when no scheduler answers.
     bootstrap: Vec<String> = Vec::new(), "node-1.example:7654";

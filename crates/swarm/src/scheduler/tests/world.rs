@@ -24,6 +24,7 @@ pub(super) struct World {
     cluster: Cluster,
     nodes: BTreeMap<NodeId, Model>,
     restarts: u64,
+    started: u64,
     /// Requests whose answers have not come, and all that were answered.
     open: BTreeSet<u64>,
     answered: BTreeSet<u64>,
@@ -45,6 +46,7 @@ impl World {
             },
             nodes: (0..NODES).map(|number| (node(number), Model::default())).collect(),
             restarts: 0,
+            started: STARTED,
             open: BTreeSet::new(),
             answered: BTreeSet::new(),
             asks: Vec::new(),
@@ -379,7 +381,8 @@ impl World {
         self.restarts += 1;
         self.open.clear();
         self.asks.clear();
-        let started = STARTED + self.restarts;
+        self.started += self.cluster.now.as_secs() + 1;
+        let started = self.started;
         let seed = self.restarts;
         self.cluster.scheduler = Scheduler::new(Config::default(), started, seed);
         self.cluster.now = Duration::ZERO;
