@@ -58,8 +58,13 @@ impl Alone {
             kind: Kind::Blob,
         };
         let report_every = Duration::from_secs(1);
-        alone.tell(Input::SchedulerUp);
-        alone.tell(Input::Registered { report_every });
+        let scheduler = id(100);
+        alone.tell(Input::SchedulerUp { scheduler });
+        alone.tell(Input::SchedulerSettled { scheduler });
+        alone.tell(Input::Registered {
+            scheduler,
+            report_every,
+        });
         alone.tell(Input::Want {
             digest,
             size: Some(BLOB),
@@ -73,8 +78,12 @@ impl Alone {
             neighbours: named,
             ..Swarm::default()
         };
-        alone.tell(Input::Told { digest, swarm });
-        alone.tell(Input::SchedulerDown);
+        alone.tell(Input::Told {
+            scheduler,
+            digest,
+            swarm,
+        });
+        alone.tell(Input::SchedulerDown { scheduler });
         alone
     }
 

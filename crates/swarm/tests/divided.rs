@@ -103,7 +103,7 @@ impl World {
         let node = |number| {
             let role = if number < SEEDS { Role::Seed } else { Role::Peer };
             let node = node_id(number);
-            Node::new(Identity { node, role }, config(), number as u64)
+            Node::new(Identity { node, role, zone: None }, config(), number as u64)
         };
         let mut world = Self {
             now: Duration::ZERO,
@@ -340,7 +340,9 @@ impl World {
                 scheduler::Output::Update { to, digest, swarm } => {
                     self.told(index(&to, node_id), number, digest, swarm);
                 }
-                scheduler::Output::AskSeed { .. } | scheduler::Output::Preheat { .. } => {}
+                scheduler::Output::AskSeed { .. }
+                | scheduler::Output::Preheat { .. }
+                | scheduler::Output::Expelled { .. } => {}
             }
         }
     }

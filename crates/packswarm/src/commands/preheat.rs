@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// How long to wait at most.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time::parse)]
     timeout: Duration,
-    /// The admin address of the scheduler, for --wait [default: port 7656 of the first scheduler].
+    /// The admin address of the scheduler that knows all blobs, for --wait [default: port 7656 of each scheduler].
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
     /// A mirror to read the manifest through. Else this machine's peer, if one runs, or the registry itself.

@@ -1,4 +1,4 @@
-//! Waiting until a preheat is done, as the scheduler's admin API tells it.
+//! Waiting until a preheat is done, as the schedulers' admin APIs tell it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -44,12 +44,15 @@ struct Status {
 
 /// Returns when whoever was told has every blob.
 pub(super) async fn until_there(args: &Args, blobs: &[(Blob, Source)]) -> Result<(), Failure> {
-    let admin = Admin::new(&admin_address(args)?)?;
+    let addresses = admin_addresses(args)?;
+    let admins: Vec<Admin> = addresses
+        .iter()
+        .map(|address| Admin::new(address))
+        .collect::<Result<_, _>>()?;
     let deadline = Instant::now() + args.timeout;
     let mut settled = 0;
     loop {
-        let status: Status = admin.get_as("/api/v1/status").await?;
-        let swarms = swarms(&admin).await?;
+        let (status, swarms) = look(&admins).await?;
         let states = blobs.iter().map(|(blob, _)| {
             let swarm = swarms.get(&blob.digest.to_string());
             swarm.map_or(There::No, |swarm| there(swarm, args.to, &status))
@@ -92,13 +95,59 @@ fn there(swarm: &Swarm, to: Target, status: &Status) -> There {
     }
 }
 
-fn admin_address(args: &Args) -> Result<String, Failure> {
-    if let Some(admin) = &args.admin {
-        return Ok(admin.clone());
+/// What the schedulers that answer know, of which each knows some of the blobs.
+async fn look(admins: &[Admin]) -> Result<(Status, BTreeMap<String, Swarm>), Failure> {
+    let mut known: Option<(Status, BTreeMap<String, Swarm>)> = None;
+    let mut failed = None;
+    for admin in admins {
+        match look_at(admin).await {
+            Ok(seen) => match &mut known {
+                Some(known) => add(known, seen),
+                None => known = Some(seen),
+            },
+            Err(error) => failed = Some(error),
+        }
     }
-    let host = args.scheduler.first().and_then(|scheduler| scheduler.rsplit_once(':'));
-    let host = host.ok_or("a scheduler is named by HOST:PORT")?.0;
-    Ok(format!("http://{host}:{ADMIN_PORT}"))
+    match (known, failed) {
+        (Some(known), _) => Ok(known),
+        (None, Some(error)) => Err(error),
+        (None, None) => Err("no scheduler is named".into()),
+    }
+}
+
+async fn look_at(admin: &Admin) -> Result<(Status, BTreeMap<String, Swarm>), Failure> {
+    let status: Status = admin.get_as("/api/v1/status").await?;
+    Ok((status, swarms(admin).await?))
+}
+
+/// Adds what another scheduler knows. Two know the same blob; who waits for it is known to one of them.
+fn add((status, swarms): &mut (Status, BTreeMap<String, Swarm>), (other, more): (Status, BTreeMap<String, Swarm>)) {
+    status.seeds = status.seeds.max(other.seeds);
+    status.peers = status.peers.max(other.peers);
+    status.preheats += other.preheats;
+    for (digest, swarm) in more {
+        match swarms.get_mut(&digest) {
+            Some(known) => {
+                known.nodes = known.nodes.max(swarm.nodes);
+                known.whole = known.whole.max(swarm.whole);
+                known.waiting = known.waiting.max(swarm.waiting);
+            }
+            None => {
+                swarms.insert(digest, swarm);
+            }
+        }
+    }
+}
+
+fn admin_addresses(args: &Args) -> Result<Vec<String>, Failure> {
+    if let Some(admin) = &args.admin {
+        return Ok(vec![admin.clone()]);
+    }
+    let address = |scheduler: &String| {
+        let (host, _) = scheduler.rsplit_once(':').ok_or("a scheduler is named by HOST:PORT")?;
+        Ok(format!("http://{host}:{ADMIN_PORT}"))
+    };
+    args.scheduler.iter().map(address).collect()
 }
 
 async fn swarms(admin: &Admin) -> Result<BTreeMap<String, Swarm>, Failure> {
@@ -117,6 +166,31 @@ async fn swarms(admin: &Admin) -> Result<BTreeMap<String, Swarm>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_two_schedulers_know_of_a_blob_is_one() {
+        let status = |peers, preheats| Status {
+            seeds: 1,
+            peers,
+            preheats,
+        };
+        let swarm = |digest: &str, whole, waiting| {
+            let swarm = Swarm {
+                digest: digest.to_owned(),
+                nodes: 3,
+                whole,
+                waiting,
+            };
+            (digest.to_owned(), swarm)
+        };
+        let mut known = (status(2, 0), BTreeMap::from([swarm("a", 1, 2)]));
+        let other = (status(3, 1), BTreeMap::from([swarm("a", 2, 0), swarm("b", 3, 0)]));
+        add(&mut known, other);
+        let (status, swarms) = known;
+        assert_eq!((status.seeds, status.peers, status.preheats), (1, 3, 1));
+        let seen = |digest: &str| (swarms[digest].whole, swarms[digest].waiting);
+        assert_eq!((seen("a"), seen("b")), ((2, 2), (3, 0)));
+    }
 
     #[test]
     fn peers_are_done_when_none_of_them_waits() {
