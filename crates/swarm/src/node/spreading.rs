@@ -269,7 +269,12 @@ mod tests {
                 imports: false,
             },
         });
-        let inputs = connected.chain([Input::Told { digest, swarm }, opened]).chain(holding);
+        let told = Input::Told {
+            scheduler: NODE(201),
+            digest,
+            swarm,
+        };
+        let inputs = connected.chain([told, opened]).chain(holding);
         inputs.for_each(|input| reader.handle(Duration::ZERO, input, &mut Vec::new()));
         reader
     }
