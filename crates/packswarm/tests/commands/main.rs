@@ -78,6 +78,7 @@ fn the_json_of_status_and_cache_is_what_the_documentation_says() {
         "received",
         "role",
         "scheduler",
+        "schedulers",
         "sent",
         "settings",
         "store_capacity",

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use piece::{Bitfield, Blob, Digest, NodeId, PieceIndex};
-use wire::control::{Access, Accusation, Failure, Holding, Lease, Neighbour, Role, Source, Swarm};
+use wire::control::{Access, Failure, Holding, Lease, Neighbour, Role, Source, Swarm};
 use wire::exchange::{Message, Refusal};
+
+use super::ask::Ask;
 
 /// Names one piece request of ours until its [`Input::Fetched`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -433,72 +435,6 @@ pub enum Output {
         /// All whom an operator has expelled.
         nodes: BTreeSet<NodeId>,
     },
-}
-
-/// What is asked of a scheduler.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
-    /// Introduce this node with all that it holds and the scheduler is to know; the answer is [`Input::Registered`].
-    Register {
-        /// What it holds, or wants if that is this scheduler's business.
-        holdings: Vec<HoldingNow>,
-    },
-    /// Say that this node wants a blob; the answer is [`Input::Told`].
-    Join {
-        /// Which.
-        digest: Digest,
-        /// Its size, if known.
-        size: Option<u64>,
-        /// Where it was asked for.
-        source: Source,
-        /// Whether a client waits.
-        urgent: bool,
-    },
-    /// Say what has changed; the answer is [`Input::Reported`], and [`Input::Told`] for the lonely.
-    Report(Report),
-}
-
-/// What changed since the last report.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Changed holdings.
-    pub holdings: Vec<HoldingNow>,
-    /// Blobs no longer held or wanted.
-    pub gone: Vec<Digest>,
-    /// Leases given back: blob, epoch, and what the registry said.
-    pub failed: Vec<(Digest, u64, Failure)>,
-    /// Complaints.
-    pub accusations: Vec<Accusation>,
-    /// Blobs for which more neighbours are wanted.
-    pub lonely: Vec<Digest>,
-}
-
-/// A [`Holding`] before its midstate is filled in from the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HoldingNow {
-    /// Which blob.
-    pub blob: Blob,
-    /// Verified pieces.
-    pub pieces: u32,
-    /// Whether the rest is wanted.
-    pub wants: bool,
-    /// Media type, if known.
-    pub media_type: Option<String>,
-    /// How far the reading under an origin lease has got, if this node holds it.
-    pub reading: Option<ReadingNow>,
-}
-
-/// A lease's state as its holder knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadingNow {
-    /// Its epoch.
-    pub epoch: u64,
-    /// The published boundary, whose midstate the store knows.
-    pub boundary: u32,
-    /// Where it reads.
-    pub source: Source,
-    /// Whether the registry serves it to anybody.
-    pub access: Access,
 }
 
 /// What this node is to others.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use piece::Digest;
 use wire::control::{Accusation, Failure, MAX_ENTRIES};
 
-use super::event::Report;
+use super::ask::Report;
 
 /// Complaints kept for the next report; the first are as good as any later.
 pub(super) const MAX_ACCUSATIONS: usize = 64;

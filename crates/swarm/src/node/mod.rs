@@ -8,6 +8,7 @@
 mod agenda;
 mod alone;
 mod announce;
+mod ask;
 mod asking;
 mod blob;
 mod config;
@@ -39,8 +40,9 @@ use rand_chacha::rand_core::SeedableRng as _;
 use wire::control::Swarm;
 use wire::exchange::Refusal;
 
+pub use ask::{Ask, HoldingNow, ReadingNow, Report};
 pub use config::Config;
-pub use event::{Ask, FetchId, HoldingNow, Identity, Input, Outcome, Output, ReadingNow, Report, ServeId};
+pub use event::{FetchId, Identity, Input, Outcome, Output, ServeId};
 
 use agenda::Agenda;
 use blob::BlobState;

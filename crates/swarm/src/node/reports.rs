@@ -7,7 +7,8 @@ use piece::{Digest, NodeId};
 use wire::control::{Accusation, Failure, Source};
 
 use super::Node;
-use super::event::{Ask, HoldingNow, Output, ReadingNow};
+use super::ask::{Ask, HoldingNow, ReadingNow};
+use super::event::Output;
 use super::line::{Line, MAX_ACCUSATIONS, Standing};
 use super::schedulers::View;
 

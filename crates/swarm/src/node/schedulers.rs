@@ -11,7 +11,8 @@ use piece::{Digest, NodeId};
 use wire::control::Swarm;
 
 use super::Node;
-use super::event::{Ask, Output};
+use super::ask::Ask;
+use super::event::Output;
 use crate::rendezvous::rank;
 
 /// Readers of one blob that two schedulers together may name.
