@@ -41,13 +41,6 @@ impl Cursors {
             id: inner.next,
         }
     }
-
-    /// Whether this is the piece of a blob that a client waits for, the first such if there are several.
-    pub(crate) fn wait_for(&self, digest: &Digest, piece: PieceIndex) -> bool {
-        let inner = self.inner.lock().expect("no holder of this lock panics");
-        let first = inner.by_blob.get(digest).and_then(|cursors| cursors.values().min());
-        first == Some(&piece)
-    }
 }
 
 impl Cursor {
@@ -99,8 +92,6 @@ mod tests {
         let fast = cursors.begin(&engine, Digest::EMPTY);
         slow.at(piece(1).unwrap());
         fast.at(piece(5).unwrap());
-        let waited = [1, 5].map(|n| cursors.wait_for(&Digest::EMPTY, piece(n).unwrap()));
-        assert_eq!(waited, [true, false]);
         drop(slow);
         drop(fast);
         let mut seen = Vec::new();

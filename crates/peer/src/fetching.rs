@@ -2,16 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use piece::{Blob, Link, NodeId, PieceIndex, Proving};
-use store::BlobFile;
+use piece::{Blob, NodeId, PieceIndex};
 use swarm::node::{FetchId, Input, Outcome};
-use transport::{FetchError, IncomingPiece};
+use transport::FetchError;
 use wire::exchange::Fetch;
 
-use crate::buffers::Room;
 use crate::parts::Parts;
-use crate::proving;
 
 /// Fetches a piece and tells the machine how it went.
 pub(crate) async fn fetch(parts: Arc<Parts>, id: FetchId, from: NodeId, blob: Blob, piece: PieceIndex) {
@@ -51,62 +47,20 @@ async fn attempt(parts: &Arc<Parts>, id: FetchId, from: NodeId, blob: Blob, piec
     };
     let len = usize::try_from(blob.geometry().len(piece)).expect("a piece fits into memory");
     let room = parts.buffers.take(len).await;
-    let is_awaited = parts.cursors.wait_for(&blob.digest, piece) && file.bitfield().is_empty();
-    let received = if is_awaited {
-        receive_and_hash(parts, &mut incoming, len, link, file, room).await
-    } else {
-        receive(parts, &mut incoming, len, link, file, room).await
-    };
-    let outcome = match received {
-        Ok(outcome) => outcome,
+    let pace = &parts.pacing.download;
+    let chunks = match incoming.read_paced(len, |received| pace.pass(received)).await {
+        Ok(chunks) => chunks,
         Err(error) => {
             tracing::debug!(node = ?from, %error, "a piece broke off");
             return Outcome::Lost;
         }
     };
     parts.metrics.received_bytes(parts.roles.source_of(&from), len as u64);
+    let outcome = parts.provers.prove(file, link, chunks, room).await;
     if outcome == Outcome::WrongBytes {
         tracing::warn!(node = %identity::peer_id(from), digest = %blob.digest, piece = piece.get(), "a neighbour sent wrong bytes; they were not stored");
     }
     outcome
-}
-
-/// Receives a piece and has it proven and written when it is whole.
-async fn receive(
-    parts: &Parts,
-    incoming: &mut IncomingPiece,
-    len: usize,
-    link: Link,
-    file: BlobFile,
-    room: Room,
-) -> Result<Outcome, FetchError> {
-    let pace = &parts.pacing.download;
-    let chunks = incoming.read_paced(len, |received| pace.pass(received)).await?;
-    Ok(parts.provers.prove(file, link, chunks, room).await)
-}
-
-/// Receives a piece and hashes it meanwhile. That takes a client's first bytes a few milliseconds less, and more of the processor.
-async fn receive_and_hash(
-    parts: &Parts,
-    incoming: &mut IncomingPiece,
-    len: usize,
-    link: Link,
-    file: BlobFile,
-    room: Room,
-) -> Result<Outcome, FetchError> {
-    let mut proving = Proving::new(link);
-    let mut chunks = incoming.chunks(len);
-    while let Some(batch) = chunks.next().await? {
-        let came = batch.iter().map(Bytes::len).sum();
-        batch.iter().for_each(|chunk| proving.push(chunk));
-        parts.pacing.download.pass(came).await;
-    }
-    let written = tokio::task::spawn_blocking(move || {
-        let outcome = proving::write(&file, proving.finish());
-        drop(room);
-        outcome
-    });
-    Ok(written.await.unwrap_or(Outcome::StoreFailed))
 }
 
 /// The metric's word for a piece that was refused.

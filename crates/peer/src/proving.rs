@@ -1,8 +1,7 @@
 //! Proving and writing pieces: a few threads, two pieces interleaved on each.
 //!
 //! Two at once cost little more than one (see `piece::prove_two`), so while one thread hashes, another takes a pair but no
-//! single piece: that one waits for a second, or for the thread that is busy, which takes it a few milliseconds later. The first
-//! piece that a client waits for is not queued here: whoever receives it hashes it as it comes (`piece::Proving`).
+//! single piece: that one waits for a second, or for the thread that is busy, which takes it a few milliseconds later.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -167,23 +166,18 @@ fn prove(first: Arrived, second: Option<Arrived>, hashing: Hashing<'_, Arrived>)
 }
 
 fn finish(file: &BlobFile, proof: Proof<Bytes>, room: Room, done: oneshot::Sender<Outcome>) {
-    let outcome = write(file, proof);
-    // The chunks are gone by now.
-    drop(room);
-    // Whoever cancelled the request no longer listens; the piece is stored all the same.
-    let _ = done.send(outcome);
-}
-
-/// Writes a piece if it is proven.
-pub(crate) fn write(file: &BlobFile, proof: Proof<impl AsRef<[u8]>>) -> Outcome {
-    match proof.map(|proven| file.write(proven)) {
+    let outcome = match proof.map(|proven| file.write(proven)) {
         Ok(Ok(_)) => Outcome::Stored,
         Ok(Err(error)) => {
             tracing::error!(%error, "a proven piece could not be written");
             Outcome::StoreFailed
         }
         Err(_) => Outcome::WrongBytes,
-    }
+    };
+    // The chunks are gone by now.
+    drop(room);
+    // Whoever cancelled the request no longer listens; the piece is stored all the same.
+    let _ = done.send(outcome);
 }
 
 #[cfg(test)]

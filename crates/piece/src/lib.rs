@@ -26,7 +26,7 @@ pub use digest::{Digest, ParseDigestError};
 pub use geometry::{Geometry, MAX_PIECE_LEN, MAX_PIECES, MIN_PIECE_LEN, PieceIndex};
 pub use midstate::{Midstate, PrefixHasher};
 pub use node_id::{NodeId, ParseNodeIdError};
-pub use proven::{Proof, Proven, Proving, prove, prove_two};
+pub use proven::{Proof, Proven, prove, prove_two};
 pub use run::{MAX_RUN, MidstateRun, RunError, SignedRun, Standing};
 pub use verify::{Link, verify, verify_two};
 

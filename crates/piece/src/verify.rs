@@ -90,43 +90,6 @@ pub fn verify_two<C: AsRef<[u8]>>(a: (&Link, &[C]), b: (&Link, &[C])) -> (bool, 
     (finish(a.0, a_state, a_blocks), finish(b.0, b_state, b_blocks))
 }
 
-/// A piece of which the beginning has been hashed.
-#[derive(Debug)]
-pub(crate) struct Partly {
-    link: Link,
-    state: Midstate,
-    /// Whole blocks that led from the link's start to the state.
-    blocks: usize,
-}
-
-impl Partly {
-    pub(crate) const fn new(link: Link) -> Self {
-        Self {
-            link,
-            state: link.start,
-            blocks: 0,
-        }
-    }
-
-    pub(crate) const fn link(&self) -> &Link {
-        &self.link
-    }
-
-    /// Hashes what is new of a beginning that has grown.
-    pub(crate) fn advance(&mut self, beginning: &[u8]) {
-        let (blocks, _) = beginning.as_chunks();
-        self.state = self.state.advance(&blocks[self.blocks..]);
-        self.blocks = blocks.len();
-    }
-
-    /// Whether these bytes, which have all been hashed as far as they are whole blocks, are the piece.
-    pub(crate) fn is_all_of(&self, piece: &[u8]) -> bool {
-        let (blocks, rest) = piece.as_chunks::<64>();
-        debug_assert_eq!(blocks.len(), self.blocks, "every byte was shown");
-        piece.len() as u64 == self.link.blob.geometry().len(self.link.piece) && self.link.ends_with(self.state, rest)
-    }
-}
-
 /// Whether what is left of a piece leads from `state` to the link's end.
 fn finish<C: AsRef<[u8]>>(link: &Link, mut state: Midstate, mut blocks: Blocks<'_, C>) -> bool {
     loop {

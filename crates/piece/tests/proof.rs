@@ -3,7 +3,7 @@
 use ed25519_dalek::SigningKey;
 use piece::{
     Bitfield, Blob, Chain, Digest, Geometry, MAX_RUN, MIN_PIECE_LEN, Midstate, MidstateRun, PieceIndex, PrefixHasher,
-    Proven, Proving, SignedRun, Standing, prove, prove_two,
+    Proven, SignedRun, Standing, prove, prove_two,
 };
 use proptest::prelude::*;
 
@@ -286,32 +286,6 @@ proptest! {
         prop_assert_eq!(&given_back, &a_chunks);
         prop_assert!(flip.is_some() || prove(&a_link, [&a_chunks[..], &[&bytes[..1]]].concat()).is_err(), "a byte more");
         prop_assert!(prove(&a_link, chunks(&bytes[1..], &cuts[0])).is_err(), "a byte less");
-    }
-
-    #[test]
-    fn a_piece_that_is_hashed_as_it_comes_proves_as_it_does_afterwards(
-        (data, chain) in blobs(),
-        piece: prop::sample::Index,
-        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
-        flip in prop::option::of((any::<prop::sample::Index>(), 0u8..8)),
-    ) {
-        let geometry = chain.blob().geometry();
-        let piece = geometry.piece(piece.index(geometry.count() as usize) as u32).unwrap();
-        let link = chain.link(piece).unwrap();
-        let mut bytes = slice(&data, piece).to_vec();
-        if let Some((at, bit)) = flip {
-            let at = at.index(bytes.len());
-            bytes[at] ^= 1 << bit;
-        }
-        let pushed = |chunks: &[&[u8]]| {
-            let mut proving = Proving::new(link);
-            chunks.iter().for_each(|chunk| proving.push(chunk));
-            proving.finish()
-        };
-        let chunks = chunks(&bytes, &cuts);
-        prop_assert_eq!(pushed(&chunks), prove(&link, vec![bytes.clone()]));
-        prop_assert!(pushed(&[&chunks[..], &[&bytes[..1]]].concat()).is_err(), "a byte more");
-        prop_assert!(pushed(&[&bytes[..bytes.len() - 1]]).is_err(), "a byte less");
     }
 
     #[test]
