@@ -5,15 +5,17 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use piece::{Geometry, Link, PieceIndex, verify, verify_two};
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use crate::layout::create_private;
+use crate::locked;
 use crate::map::Map;
+use crate::reservation::{Promises, Reservation};
 
 /// A blob's file, opened. Its name may change and vanish; the inode is the blob.
 #[derive(Debug)]
@@ -22,14 +24,17 @@ pub(crate) struct Data {
     /// Absent for the empty blob: there is nothing to map.
     map: Option<Arc<Map>>,
     geometry: Geometry,
+    reservation: Mutex<Reservation>,
 }
 
 impl Data {
-    /// Makes a file of the blob's length with its space reserved, in place of the one there may be.
-    pub(crate) fn create(path: &Path, geometry: Geometry) -> io::Result<Self> {
+    /// Makes a file of the blob's length, in place of the one there may be. The space for it is there; most of it
+    /// is reserved only when more than one piece has come.
+    pub(crate) fn create(path: &Path, geometry: Geometry, promises: &Promises) -> io::Result<Self> {
         let file = create_private(path)?;
-        reserve(&file, geometry.size()).inspect_err(|_| drop(std::fs::remove_file(path)))?;
-        Self::of(file, geometry)
+        let reservation = Reservation::begin(&file, geometry.size(), promises)
+            .inspect_err(|_| drop(std::fs::remove_file(path)))?;
+        Self::of(file, geometry, reservation)
     }
 
     /// Opens a file; `None` if it has not the blob's length.
@@ -38,24 +43,31 @@ impl Data {
         if file.metadata()?.len() != geometry.size() {
             return Ok(None);
         }
-        Self::of(file, geometry).map(Some)
+        Self::of(file, geometry, Reservation::default()).map(Some)
     }
 
-    fn of(file: File, geometry: Geometry) -> io::Result<Self> {
+    fn of(file: File, geometry: Geometry, reservation: Reservation) -> io::Result<Self> {
         let map = (!geometry.is_empty())
             .then(|| Map::of(&file, geometry.size()))
             .transpose()?;
-        Ok(Self { file, map, geometry })
+        Ok(Self {
+            file,
+            map,
+            geometry,
+            reservation: Mutex::new(reservation),
+        })
     }
 
     /// Writes bytes of pieces that the caller has claimed.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        locked(&self.reservation).prepare(&self.file, bytes.len())?;
         self.file.write_all_at(bytes, offset)
     }
 
     /// As [`Data::write`], of bytes that lie in chunks: a thousand of them with one system call.
     pub(crate) fn write_chunks<C: AsRef<[u8]>>(&self, mut offset: u64, chunks: &[C]) -> io::Result<()> {
         let mut slices: Vec<_> = chunks.iter().map(|chunk| IoSlice::new(chunk.as_ref())).collect();
+        locked(&self.reservation).prepare(&self.file, slices.iter().map(|slice| slice.len()).sum())?;
         let mut left = &mut slices[..];
         // Drops empty ones at the front, as each further call does, so that none are left when all is written.
         IoSlice::advance_slices(&mut left, 0);
@@ -116,23 +128,6 @@ impl Data {
     }
 }
 
-/// Reserves the space, so that a disk that fills up later does not stop this blob; where the filesystem has no such
-/// thing, only sets the length.
-fn reserve(file: &File, size: u64) -> io::Result<()> {
-    if size == 0 {
-        return Ok(());
-    }
-    // A reservation that fails may take all the space there is before it gives it back, and others would feel that.
-    let filesystem = rustix::fs::fstatvfs(file)?;
-    if size > filesystem.f_bavail.saturating_mul(filesystem.f_frsize) {
-        return Err(io::ErrorKind::StorageFull.into());
-    }
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(size),
-        other => Ok(other?),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,7 +139,7 @@ mod tests {
         #[test]
         fn chunks_are_written_in_a_row(lengths in prop::collection::vec(0usize..4, 0..3000), offset in 0u64..5000) {
             let dir = tempfile::tempdir().unwrap();
-            let data = Data::create(&dir.path().join("blob"), Geometry::of(1 << 20)).unwrap();
+            let data = Data::create(&dir.path().join("blob"), Geometry::of(1 << 20), &Promises::default()).unwrap();
             let mut next = 0u8;
             let chunks: Vec<Vec<u8>> = lengths
                 .into_iter()
@@ -164,7 +159,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("blob");
         let geometry = Geometry::of(3 << 20);
-        let data = Data::create(&path, geometry).unwrap();
+        let data = Data::create(&path, geometry, &Promises::default()).unwrap();
         let metadata = data.file.metadata().unwrap();
         assert_eq!(metadata.len(), 3 << 20);
         assert!(

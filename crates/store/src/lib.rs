@@ -15,6 +15,7 @@ mod eviction;
 mod index;
 mod layout;
 mod map;
+mod reservation;
 mod scan;
 mod session;
 mod shared;

@@ -10,6 +10,7 @@ use crate::config::Limits;
 use crate::eviction::{Candidate, eviction_plan};
 use crate::index::{Index, Opened, Slot, Summary, footprint};
 use crate::layout::{Layout, remove_if_there};
+use crate::reservation::Promises;
 use crate::session::{Lock, Session};
 use crate::{StoreError, locked};
 
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     /// Held by whoever makes room: two who evict for themselves at once would evict too much, or give up too early.
     pub(crate) admission: Mutex<()>,
     pub(crate) index: Mutex<Index>,
+    pub(crate) promises: Promises,
     /// Last, so that the lock goes when nothing else is left.
     pub(crate) _lock: Lock,
 }

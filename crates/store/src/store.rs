@@ -10,6 +10,7 @@ use crate::eviction::eviction_plan;
 use crate::index::Held;
 use crate::layout::Layout;
 use crate::scan::scan;
+use crate::reservation::Promises;
 use crate::session::{Lock, Session};
 use crate::shared::{Shared, held_bytes};
 use crate::{Config, OpenError, StoreError, locked};
@@ -56,6 +57,7 @@ impl Store {
             closed: RwLock::new(false),
             admission: Mutex::new(()),
             index: Mutex::new(index),
+            promises: Promises::default(),
             _lock: lock,
         })))
     }
@@ -93,8 +95,8 @@ impl Store {
         inner.map(BlobFile::of)
     }
 
-    /// Opens a blob that is here, or begins it: its space is reserved now, and others are evicted if need be. A media type is
-    /// kept unless one is known.
+    /// Opens a blob that is here, or begins it: there is space for it that no other blob is given, and others are evicted
+    /// if need be. A media type is kept unless one is known.
     ///
     /// # Errors
     /// If there is no room, the blob is known with another size, or the disk refuses.

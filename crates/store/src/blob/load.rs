@@ -28,7 +28,7 @@ pub(crate) fn create(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Result<Arc<Inner
         return Err(StoreError::WrongContent { digest });
     }
     let path = shared.layout.partial(&digest);
-    let data = Data::create(&path, geometry).map_err(StoreError::io("reserve space for", &path))?;
+    let data = Data::create(&path, geometry, &shared.promises).map_err(StoreError::io("reserve space for", &path))?;
     let (chain, bits) = (Chain::new(slot.blob), Bitfield::empty(&geometry));
     let meta = locked(&slot.summary).meta.clone();
     let path = shared.layout.side(&digest);

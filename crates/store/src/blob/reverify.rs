@@ -89,7 +89,7 @@ impl Inner {
     /// A new file with these pieces, not in place yet.
     fn copy(&self, good: &[PieceIndex], from: &Data) -> Result<Data, StoreError> {
         let path = unfinished(&self.shared.layout.partial(&self.slot.blob.digest));
-        let copied = Data::create(&path, self.geometry).and_then(|to| {
+        let copied = Data::create(&path, self.geometry, &self.shared.promises).and_then(|to| {
             for piece in good {
                 to.write(self.geometry.range(*piece).start, &from.piece(*piece)?)?;
             }
