@@ -32,8 +32,8 @@ impl Data {
     /// is reserved only when more than one piece has come.
     pub(crate) fn create(path: &Path, geometry: Geometry, promises: &Promises) -> io::Result<Self> {
         let file = create_private(path)?;
-        let reservation = Reservation::begin(&file, geometry.size(), promises)
-            .inspect_err(|_| drop(std::fs::remove_file(path)))?;
+        let reservation =
+            Reservation::begin(&file, geometry.size(), promises).inspect_err(|_| drop(std::fs::remove_file(path)))?;
         Self::of(file, geometry, reservation)
     }
 

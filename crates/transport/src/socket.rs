@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -46,8 +47,8 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Sets up `socket` for `config`. Needs a tokio runtime.
-    pub(crate) fn new(config: &Config, socket: UdpSocket) -> io::Result<Self> {
+    /// Sets up `socket` for `config`; `read` counts the bytes of pieces that were read. Needs a tokio runtime.
+    pub(crate) fn new(config: &Config, socket: UdpSocket, read: Arc<AtomicU64>) -> io::Result<Self> {
         let buffers = grow_buffers(&socket, config.socket_buffer);
         let inner = TokioRuntime.wrap_udp_socket(socket)?;
         let row = match inner.max_receive_segments() {
@@ -57,7 +58,8 @@ impl Socket {
         let udp = Arc::new(PlaneSocket {
             inner,
             transmit: (MAX_DATAGRAM / usize::from(config.mtu_upper_bound)).max(1),
-            received: Mutex::new(Datagrams::new(row)),
+            receive: row.div_ceil(config.max_udp_payload.into()).max(GROUP),
+            received: Mutex::new(Datagrams::new(row, read)),
         });
         Ok(Self { udp, buffers })
     }
@@ -121,10 +123,12 @@ fn buffer_report(name: &'static str, sysctl: &str, wanted: usize, got: rustix::i
     }
 }
 
-/// A socket that sends no more datagrams per call than fit into 65,507 bytes, and receives few as one.
+/// A socket that sends no more datagrams per call than fit into 65,507 bytes, and takes apart what it receives.
 struct PlaneSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     transmit: usize,
+    /// Datagrams of the longest payload that what the system delivers as one can hold.
+    receive: usize,
     /// Only quinn's driver receives, so nobody ever waits for it.
     received: Mutex<Datagrams>,
 }
@@ -157,7 +161,7 @@ impl AsyncUdpSocket for PlaneSocket {
     }
 
     fn max_receive_segments(&self) -> usize {
-        GROUP
+        self.receive
     }
 
     fn may_fragment(&self) -> bool {
@@ -183,7 +187,7 @@ mod tests {
             max_udp_payload: mtu_upper_bound,
             ..Config::default()
         };
-        Socket::new(&config, UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap()
+        Socket::new(&config, UdpSocket::bind("127.0.0.1:0").unwrap(), Arc::default()).unwrap()
     }
 
     #[tokio::test]
@@ -196,7 +200,11 @@ mod tests {
                 "{payload}"
             );
             assert!(socket.udp.max_transmit_segments() >= 1);
-            assert_eq!(socket.udp.max_receive_segments(), GROUP, "{payload}");
+            let received = socket.udp.max_receive_segments() * payload;
+            assert!(
+                (MAX_RECEIVED..2 * MAX_RECEIVED.max(GROUP * payload)).contains(&received),
+                "{payload}: {received}"
+            );
         }
     }
 
@@ -217,7 +225,7 @@ mod tests {
             socket_buffer: 1 << 30,
             ..Config::default()
         };
-        let socket = Socket::new(&config, UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+        let socket = Socket::new(&config, UdpSocket::bind("127.0.0.1:0").unwrap(), Arc::default()).unwrap();
         let settings = socket.settings(&config);
         let names: Vec<_> = settings.iter().map(|setting| setting.name).collect();
         assert_eq!(names, ["receive_buffer", "send_buffer", "udp_segmentation"]);

@@ -103,7 +103,8 @@ impl Transport {
         cluster: Arc<ClusterKeys>,
     ) -> Result<(Self, mpsc::Receiver<Event>), TransportError> {
         config.check()?;
-        let socket = Socket::new(&config, socket)?;
+        let received = Arc::new(AtomicU64::new(0));
+        let socket = Socket::new(&config, socket, received.clone())?;
         for setting in socket.settings(&config) {
             if let Some(advice) = setting.advice {
                 tracing::warn!(
@@ -131,7 +132,7 @@ impl Transport {
             refusals: RefusalLog::default(),
             rebuffs: RefusalLog::default(),
             sent: AtomicU64::new(0),
-            received: Arc::default(),
+            received,
             is_draining: AtomicBool::new(false),
             certificate,
             socket,
