@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use admin::metrics::ReceivedFrom;
 use serde::Serialize;
+use tokio::runtime::Handle;
 
 use crate::parts::Parts;
 
@@ -29,6 +30,8 @@ pub struct Status {
     pub store_used: u64,
     /// Open connections of the data plane.
     pub connections: usize,
+    /// Tasks that the node's runtime has not finished: what a node that serves nobody gains over days is a leak.
+    pub tasks: usize,
     /// Bytes of blobs received since the start, by source.
     pub received: Received,
     /// Bytes of blobs sent to other nodes since the start.
@@ -109,6 +112,7 @@ pub(crate) fn status(parts: &Arc<Parts>) -> Status {
         store_capacity: usage.capacity,
         store_used: usage.used,
         connections: transport.connections,
+        tasks: Handle::current().metrics().num_alive_tasks(),
         received: Received {
             peer: parts.metrics.received_from(ReceivedFrom::Peer),
             seed: parts.metrics.received_from(ReceivedFrom::Seed),
@@ -158,6 +162,7 @@ mod tests {
             store_capacity: 10,
             store_used: 3,
             connections: 2,
+            tasks: 5,
             received: Received {
                 peer: 1,
                 seed: 2,
@@ -185,7 +190,7 @@ mod tests {
         let expected = serde_json::json!({
             "role": "peer", "peer_id": "12D3KooW", "version": "0.1.0", "scheduler": "12D3KooX",
             "schedulers": ["12D3KooX"], "expelled": false,
-            "store_capacity": 10, "store_used": 3, "connections": 2,
+            "store_capacity": 10, "store_used": 3, "connections": 2, "tasks": 5,
             "received": { "peer": 1, "seed": 2, "registry": 0 }, "sent": 4,
             "settings": [{
                 "name": "socket buffer", "wanted": "4 MiB", "got": "208 KiB", "advice": "sysctl net.core.rmem_max"

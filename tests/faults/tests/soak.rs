@@ -1,6 +1,6 @@
 //! One cluster lives through many rounds: in each a model that nobody has seen is pulled by every peer while something dies or
 //! stands still, at a moment that a seed decides. Afterwards nothing that a store calls whole is wrong, and those who were
-//! never killed have no more files, threads and memory than before.
+//! never killed have no more files, threads, tasks and memory than before.
 
 use std::fs;
 use std::process::Command;
@@ -75,6 +75,7 @@ impl Fault {
 struct Used {
     files: usize,
     threads: usize,
+    tasks: u64,
     memory: u64,
 }
 
@@ -87,6 +88,7 @@ impl Used {
         Self {
             files: list("fd"),
             threads: list("task"),
+            tasks: node.status()["tasks"].as_u64().expect("a count"),
             memory: memory::rss_anon(node.process().id()).expect("it runs"),
         }
     }
@@ -211,6 +213,7 @@ fn a_cluster_lives_through_rounds_of_kills_and_loses_nothing() {
             after = Used::by(node);
             after.files <= before.files + 16
                 && after.threads <= before.threads + 4
+                && after.tasks <= before.tasks + 16
                 && after.memory <= before.memory + 24 * MIB
         });
         println!(

@@ -83,6 +83,7 @@ fn the_json_of_status_and_cache_is_what_the_documentation_says() {
         "settings",
         "store_capacity",
         "store_used",
+        "tasks",
         "version",
     ];
     assert_eq!(documented_keys(&status), node);
