@@ -39,6 +39,7 @@ mod suspects;
 mod tags;
 mod upstream;
 mod watch;
+mod width;
 
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
@@ -269,6 +270,7 @@ async fn assemble(
         registered: tokio::sync::watch::Sender::new(false),
         expelled: tokio::sync::watch::Sender::default(),
         is_expelled: AtomicBool::new(false),
+        runtime: tokio::runtime::Handle::current(),
     });
     parts.note_usage();
     Ok((

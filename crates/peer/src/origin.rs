@@ -22,6 +22,7 @@ use crate::opening::{self, Opened, Opening};
 use crate::pacing::Pace;
 use crate::parts::{Parts, storage_failure};
 use crate::striping::{Arriving, Stripes};
+use crate::width::Width;
 
 /// Ranges that wait for a reading; the machine asks for a few at a time.
 const RANGES: usize = 64;
@@ -160,14 +161,14 @@ async fn read(
     mut queue: mpsc::Receiver<(PieceIndex, u32)>,
 ) -> Result<(), ReadError> {
     let (opened, blob) = opening::open(parts, opening).await?;
-    let connections = opened.connections(opening.connections);
+    let mut width = Width::new(opened.connections(opening.connections));
     let (mut stripes, mut arriving) = (Stripes::new(opening.stripe), Arriving::new(blob.geometry()));
     let (progress, mut arrived) = mpsc::channel(RANGES);
     let (staged, to_settle) = mpsc::channel(RANGES);
     let (mut reading, mut settling) = (JoinSet::new(), JoinSet::new());
     settling.spawn(settle(Arc::clone(parts), blob.digest, to_settle));
     loop {
-        while reading.len() < connections
+        while reading.len() < width.connections()
             && let Some(stripe) = stripes.next()
         {
             let file = parts.file(&blob.digest).ok_or(ReadError::NotOpen)?;
@@ -186,6 +187,7 @@ async fn read(
             Some(result) = reading.join_next() => {
                 let (bytes, time) = result.map_err(|_| ReadError::Task)??;
                 stripes.took(bytes, time);
+                width.took(bytes, time);
             }
             Some(bytes) = arrived.recv() => {
                 for piece in arriving.arrived(&bytes) {

@@ -74,6 +74,8 @@ pub(crate) struct Parts {
     /// Whom the operator has expelled, this node among them if it is.
     pub(crate) expelled: watch::Sender<BTreeSet<NodeId>>,
     pub(crate) is_expelled: AtomicBool,
+    /// Where the node's tasks run.
+    pub(crate) runtime: Handle,
 }
 
 impl Parts {

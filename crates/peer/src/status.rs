@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use admin::metrics::ReceivedFrom;
 use serde::Serialize;
-use tokio::runtime::Handle;
 
 use crate::parts::Parts;
 
@@ -112,7 +111,7 @@ pub(crate) fn status(parts: &Arc<Parts>) -> Status {
         store_capacity: usage.capacity,
         store_used: usage.used,
         connections: transport.connections,
-        tasks: Handle::current().metrics().num_alive_tasks(),
+        tasks: parts.runtime.metrics().num_alive_tasks(),
         received: Received {
             peer: parts.metrics.received_from(ReceivedFrom::Peer),
             seed: parts.metrics.received_from(ReceivedFrom::Seed),

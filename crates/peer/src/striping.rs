@@ -19,6 +19,9 @@ const FIRST: u64 = 1 << 20;
 /// The shortest: below, requests cost more than they bring.
 const SHORTEST: u64 = 256 << 10;
 
+/// So many times as long as the last one a stripe may be.
+const GROWTH: u64 = 2;
+
 /// Cuts what is to be read into stripes.
 #[derive(Debug)]
 pub(crate) struct Stripes {
@@ -65,7 +68,12 @@ impl Stripes {
         let rate = bytes as f64 / time.max(Duration::from_millis(1)).as_secs_f64();
         let fitting = (rate * STRIPE_TIME.as_secs_f64()) as u64;
         let shortest = SHORTEST.min(self.longest);
-        self.length = u64::midpoint(self.length, fitting).clamp(shortest, self.longest);
+        // A short stripe may come at once, out of a shaper's bucket or a switch's memory, on a link that then needs seconds for
+        // a long one, which everything behind it waits for.
+        let trusted = self.length.saturating_mul(GROWTH);
+        self.length = u64::midpoint(self.length, fitting)
+            .min(trusted)
+            .clamp(shortest, self.longest);
     }
 }
 
@@ -145,6 +153,14 @@ mod tests {
         assert_eq!(next(1000), SHORTEST);
         let quarter = next(12 * MIB);
         assert!(quarter.abs_diff(3 * MIB) < MIB / 100, "{quarter} bytes at 12 MiB/s");
+    }
+
+    #[test]
+    fn a_stripe_that_came_at_once_makes_the_next_no_more_than_twice_as_long() {
+        let mut stripes = Stripes::new(64 * MIB);
+        stripes.push(0..100 * MIB);
+        stripes.took(MIB, Duration::ZERO);
+        assert_eq!(stripes.next(), Some(0..2 * MIB));
     }
 
     #[test]

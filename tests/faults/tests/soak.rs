@@ -211,6 +211,7 @@ fn a_cluster_lives_through_rounds_of_kills_and_loses_nothing() {
         let mut after = Used::by(node);
         wait::until_true(&what, SOON, || {
             after = Used::by(node);
+            println!("{}: {after:?}", node.name());
             after.files <= before.files + 16
                 && after.threads <= before.threads + 4
                 && after.tasks <= before.tasks + 16
