@@ -2,13 +2,13 @@
 //!
 //! One connection fills most links. More of them only share it: each piece is whole later, and one that begins while the
 //! link's queue is full may starve for a second, during which nothing behind its stripe can be proven. Where the registry, or
-//! the distance to it, limits each connection, more do bring more. So a reading begins on one, goes on with two, one of which
-//! hides the other's round trips, and adds another for as long as that raises the rate.
+//! the distance to it, limits each connection, more do bring more. So a reading begins on one, goes on with three, which
+//! hide one another's round trips, and adds another for as long as that raises the rate.
 
 use std::time::Duration;
 
 /// With fewer, the link idles while the registry answers.
-const USUAL: usize = 2;
+const USUAL: usize = 3;
 /// Stripes of each connection in a round, at the end of which the rate is judged.
 const STRIPES: usize = 4;
 /// By how much another connection must raise the rate to be kept.
@@ -101,24 +101,24 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_one_connection_fills_is_shared_by_two() {
+    fn a_link_that_one_connection_fills_is_shared_by_three() {
         let widths = widths(8, 1000, |connections| 12_000_000 / connections as u64);
-        assert_eq!(widths[..2], [1, 2], "the first stripe has it for itself");
-        let more = widths.iter().filter(|width| **width > 2).count();
-        assert!(widths.iter().all(|width| *width <= 3) && more * 10 < widths.len());
+        assert_eq!(widths[..3], [1, 2, 3], "the first stripe has it for itself");
+        let more = widths.iter().filter(|width| **width > 3).count();
+        assert!(widths.iter().all(|width| *width <= 4) && more * 10 < widths.len());
     }
 
     #[test]
     fn where_each_connection_is_limited_there_are_soon_as_many_as_may_be() {
-        let widths = widths(4, 200, |_| 1_000_000);
-        let first = widths.iter().position(|width| *width == 4).unwrap();
-        assert!(first < 40, "{first} stripes");
-        assert!(widths[first..].iter().all(|width| *width == 4), "and they stay");
+        let widths = widths(6, 200, |_| 1_000_000);
+        let first = widths.iter().position(|width| *width == 6).unwrap();
+        assert!(first < 80, "{first} stripes");
+        assert!(widths[first..].iter().all(|width| *width == 6), "and they stay");
     }
 
     #[test]
     fn there_are_never_more_than_may_be() {
-        for most in [0, 1, 2] {
+        for most in [0, 1, 2, 3] {
             let widths = widths(most, 100, |_| 1_000_000);
             assert_eq!(widths.iter().max(), Some(&most.max(1)));
         }

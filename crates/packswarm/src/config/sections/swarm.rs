@@ -61,7 +61,8 @@ section! {
     /// Bytes that a reader may hold or be reading and nobody else holds, while others wait: the most that is read again when it dies.
     #[serde(with = "size")]
     read_ahead => read_ahead: u64, "32MiB";
-    /// Connections on which one blob is read. More help where the registry limits each of them.
+    /// Connections on which one blob is read at most. It begins on one, and takes more for as long as that raises the rate: where
+    /// the registry limits each of them.
     ranges => origin_ranges: usize, "2";
     /// Bytes asked for on one of them at once, at most; on slow links it is less by itself, so that pieces come in order.
     #[serde(with = "size")]
