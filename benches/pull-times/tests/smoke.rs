@@ -63,8 +63,10 @@ fn one_node_pulls_a_small_model_with_every_kind_of_system() {
     for row in rows {
         assert_eq!(row["registry"]["median"], 1.0, "{row}");
         assert!(row["slowest_over_one"].as_f64().expect("a number") > 0.1, "{row}");
-        assert!(row["cpu_per_gib"]["median"].as_f64().expect("a number") > 0.0, "{row}");
     }
+    // Counted in ticks of 10 ms, between two of which curl may be done.
+    let processor = rows[1]["cpu_per_gib"]["median"].as_f64().expect("a number");
+    assert!(processor > 0.0, "{}", rows[1]);
     let from_seeds = rows[1]["seeds"]["median"].as_f64().expect("a number");
     assert!(
         (1.0..1.01).contains(&from_seeds),

@@ -33,6 +33,8 @@ const IN_VAIN: u64 = 8 * MIB;
 const MINUTE: Duration = Duration::from_secs(60);
 /// Rounds before the first look, so that what grows once has grown.
 const WARM: usize = 10;
+/// Rounds between two lines of what two nodes have.
+const TOLD: usize = 20;
 
 /// What happens to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +191,10 @@ fn a_cluster_lives_through_rounds_of_kills_and_loses_nothing() {
         done = number + 1;
         if number == WARM {
             before = [&cluster.seeds[0], &cluster.peers[0]].map(Used::by).to_vec();
+        }
+        if number.is_multiple_of(TOLD) {
+            let [seed, peer] = [&cluster.seeds[0], &cluster.peers[0]].map(Used::by);
+            println!("before round {number}: seed-0 {seed:?}, peer-0 {peer:?}");
         }
         let (fault, again) = round(&lab, &mut cluster, &stage, number, &mut random);
         assert!(
