@@ -44,6 +44,8 @@ impl TreePath {
         match parts.first() {
             None => Err(PathError::Empty),
             Some(&WORK_DIR) => Err(PathError::Reserved),
+            // What stood before it is gone, as in `./c:x`.
+            Some(first) if has_drive(first) => Err(PathError::Windows),
             Some(_) if parts.len() > MAX_DEPTH => Err(PathError::TooDeep),
             Some(_) => Ok(Self(parts.join("/").into())),
         }
@@ -136,11 +138,15 @@ fn check_text(text: &str) -> Result<(), PathError> {
     if text.chars().any(char::is_control) {
         return Err(PathError::Control);
     }
-    let drive = matches!(text.as_bytes(), [letter, b':', ..] if letter.is_ascii_alphabetic());
-    if drive || text.contains('\\') {
+    if has_drive(text) || text.contains('\\') {
         return Err(PathError::Windows);
     }
     Ok(())
+}
+
+/// Whether Windows would take what it begins with for a drive.
+fn has_drive(text: &str) -> bool {
+    matches!(text.as_bytes(), [letter, b':', ..] if letter.is_ascii_alphabetic())
 }
 
 /// Why a path in an artifact is refused.
@@ -212,6 +218,8 @@ mod tests {
             ("a/..", PathError::Parent),
             ("C:\\x", PathError::Windows),
             ("c:x", PathError::Windows),
+            ("./c:x", PathError::Windows),
+            (".//./c:", PathError::Windows),
             ("\\\\server\\x", PathError::Windows),
             ("a\\..\\b", PathError::Windows),
             ("a\0b", PathError::Control),
