@@ -29,7 +29,7 @@ pub(crate) struct Data {
 
 impl Data {
     /// Makes a file of the blob's length, in place of the one there may be. The space for it is there; most of it
-    /// is reserved only when more than one piece has come.
+    /// is reserved only by [`Data::prepare`].
     pub(crate) fn create(path: &Path, geometry: Geometry, promises: &Promises) -> io::Result<Self> {
         let file = create_private(path)?;
         let reservation =
@@ -37,13 +37,21 @@ impl Data {
         Self::of(file, geometry, reservation)
     }
 
-    /// Opens a file; `None` if it has not the blob's length.
-    pub(crate) fn open(path: &Path, geometry: Geometry) -> io::Result<Option<Self>> {
+    /// Opens a file; `None` if it has not the blob's length. One in progress goes on to reserve its space.
+    pub(crate) fn open(path: &Path, geometry: Geometry, in_progress: Option<&Promises>) -> io::Result<Option<Self>> {
         let file = File::options().read(true).write(true).open(path)?;
         if file.metadata()?.len() != geometry.size() {
             return Ok(None);
         }
-        Self::of(file, geometry, Reservation::default()).map(Some)
+        let resume = |promises| Reservation::resume(&file, geometry.size(), promises);
+        let reservation = in_progress.map(resume).transpose()?.unwrap_or_default();
+        Self::of(file, geometry, reservation).map(Some)
+    }
+
+    /// To be called before `len` bytes are written: reserves the blob's space if that is due, so that a disk that fills up
+    /// later does not stop it.
+    pub(crate) fn prepare(&self, len: u64) -> io::Result<()> {
+        locked(&self.reservation).prepare(&self.file, len)
     }
 
     fn of(file: File, geometry: Geometry, reservation: Reservation) -> io::Result<Self> {
@@ -60,14 +68,12 @@ impl Data {
 
     /// Writes bytes of pieces that the caller has claimed.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        locked(&self.reservation).prepare(&self.file, bytes.len())?;
         self.file.write_all_at(bytes, offset)
     }
 
     /// As [`Data::write`], of bytes that lie in chunks: a thousand of them with one system call.
     pub(crate) fn write_chunks<C: AsRef<[u8]>>(&self, mut offset: u64, chunks: &[C]) -> io::Result<()> {
         let mut slices: Vec<_> = chunks.iter().map(|chunk| IoSlice::new(chunk.as_ref())).collect();
-        locked(&self.reservation).prepare(&self.file, slices.iter().map(|slice| slice.len()).sum())?;
         let mut left = &mut slices[..];
         // Drops empty ones at the front, as each further call does, so that none are left when all is written.
         IoSlice::advance_slices(&mut left, 0);
@@ -170,9 +176,9 @@ mod tests {
         assert!(!data.was_written(piece(5)));
         data.write(geometry.range(piece(5)).start + 17, b"x").unwrap();
         assert!(data.was_written(piece(5)) && !data.was_written(piece(4)) && !data.was_written(piece(6)));
-        assert!(Data::open(&path, Geometry::of(3 << 20)).unwrap().is_some());
+        assert!(Data::open(&path, Geometry::of(3 << 20), None).unwrap().is_some());
         assert!(
-            Data::open(&path, Geometry::of(1 << 20)).unwrap().is_none(),
+            Data::open(&path, Geometry::of(1 << 20), None).unwrap().is_none(),
             "another length is another blob"
         );
     }

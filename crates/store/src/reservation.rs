@@ -1,10 +1,11 @@
-//! Space on the disk for a blob: some when it begins, the rest when its first piece is here.
+//! Space on the disk for a blob: some when it begins, the rest before its second piece is written.
 //!
 //! Reserving takes the system longer the larger a blob is (3.5 ms for 2 GiB on ext4), and a client waits for the first
 //! byte meanwhile. Until then the rest is promised: whoever begins another blob does not count on it.
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,7 +23,7 @@ pub(crate) struct Promises(Arc<AtomicU64>);
 /// The space of one file.
 #[derive(Debug, Default)]
 pub(crate) struct Reservation {
-    /// Bytes written so far, as long as some are promised.
+    /// Bytes written so far, or to be written now.
     written: u64,
     /// Bytes at the file's end that are promised and not reserved.
     promised: u64,
@@ -37,13 +38,7 @@ impl Reservation {
     /// # Errors
     /// If less is free than the file needs beside what others were promised, or the disk refuses.
     pub(crate) fn begin(file: &File, size: u64, promises: &Promises) -> io::Result<Self> {
-        let before = promises.0.fetch_add(size, Ordering::AcqRel);
-        let mut reservation = Self {
-            written: 0,
-            promised: size,
-            size,
-            promises: promises.clone(),
-        };
+        let (mut reservation, before) = Self::promise(size, promises);
         // A reservation that fails may take all the space there is before it gives it back, and others would feel that.
         let filesystem = rustix::fs::fstatvfs(file)?;
         let free = filesystem.f_bavail.saturating_mul(filesystem.f_frsize);
@@ -55,18 +50,39 @@ impl Reservation {
         Ok(reservation)
     }
 
-    /// To be called before `len` bytes are written. What comes after the first piece finds all space reserved.
+    /// That of a file that another process has begun, and may have left before all was reserved.
+    pub(crate) fn resume(file: &File, size: u64, promises: &Promises) -> io::Result<Self> {
+        let reserved = file.metadata()?.blocks().saturating_mul(512);
+        Ok(if reserved < size {
+            Self::promise(size, promises).0
+        } else {
+            Self::default()
+        })
+    }
+
+    /// Everything promised and nothing reserved yet; and what was promised to others before.
+    fn promise(size: u64, promises: &Promises) -> (Self, u64) {
+        let before = promises.0.fetch_add(size, Ordering::AcqRel);
+        let reservation = Self {
+            written: 0,
+            promised: size,
+            size,
+            promises: promises.clone(),
+        };
+        (reservation, before)
+    }
+
+    /// To be called before `len` bytes are written, and again after an error: what comes after the first piece finds all space
+    /// reserved.
     ///
     /// # Errors
     /// If somebody else has taken what was promised, or the disk refuses.
-    pub(crate) fn prepare(&mut self, file: &File, len: usize) -> io::Result<()> {
-        if self.promised == 0 {
-            return Ok(());
-        }
-        self.written += len as u64;
-        if self.written > MAX_PIECE_LEN {
+    pub(crate) fn prepare(&mut self, file: &File, len: u64) -> io::Result<()> {
+        let written = self.written.saturating_add(len);
+        if self.promised > 0 && written > MAX_PIECE_LEN {
             self.reserve(file, self.promised)?;
         }
+        self.written = written;
         Ok(())
     }
 
@@ -97,7 +113,6 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt as _;
 
     fn file() -> File {
         tempfile::tempfile().unwrap()
@@ -117,6 +132,22 @@ mod tests {
         assert_eq!(promises.0.load(Ordering::Relaxed), size - AT_ONCE);
         reservation.prepare(&file, 1).unwrap();
         assert!(reserved() >= size);
+        assert_eq!(promises.0.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_another_process_left_unreserved_is_promised_again() {
+        let (file, promises, size) = (file(), Promises::default(), AT_ONCE + (5 << 20));
+        drop(Reservation::begin(&file, size, &promises).unwrap());
+        let mut reservation = Reservation::resume(&file, size, &promises).unwrap();
+        assert_eq!(promises.0.load(Ordering::Relaxed), size);
+        reservation.prepare(&file, MAX_PIECE_LEN + 1).unwrap();
+        assert!(
+            file.metadata().unwrap().blocks() * 512 >= size,
+            "this needs a filesystem with fallocate"
+        );
+        drop(reservation);
+        drop(Reservation::resume(&file, size, &promises).unwrap());
         assert_eq!(promises.0.load(Ordering::Relaxed), 0);
     }
 

@@ -175,7 +175,7 @@ impl Shared {
     }
 
     /// Evicts for a filesystem that is fuller than the quota knows; false if nothing went.
-    fn make_room(&self, needed: u64) -> bool {
+    pub(crate) fn make_room(&self, needed: u64) -> bool {
         let _alone = locked(&self.admission);
         let (candidates, used) = self.candidates();
         !self

@@ -132,7 +132,8 @@ impl Found {
         } else {
             shared.layout.partial(&digest)
         };
-        let data = match Data::open(&data_path, geometry) {
+        let in_progress = (!finished).then_some(&shared.promises);
+        let data = match Data::open(&data_path, geometry, in_progress) {
             Ok(Some(data)) => data,
             Ok(None) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -90,6 +90,7 @@ impl Inner {
     fn copy(&self, good: &[PieceIndex], from: &Data) -> Result<Data, StoreError> {
         let path = unfinished(&self.shared.layout.partial(&self.slot.blob.digest));
         let copied = Data::create(&path, self.geometry, &self.shared.promises).and_then(|to| {
+            to.prepare(self.geometry.size())?;
             for piece in good {
                 to.write(self.geometry.range(*piece).start, &from.piece(*piece)?)?;
             }

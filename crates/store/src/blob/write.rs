@@ -8,6 +8,7 @@ use piece::{MAX_PIECE_LEN, NodeId, PieceIndex, PrefixHasher, Proven};
 
 use super::{BlobFile, Inner, Phase};
 use crate::data::Data;
+use crate::index::footprint;
 use crate::layout::sync_dir;
 use crate::side::Record;
 use crate::{StoreError, locked};
@@ -65,6 +66,7 @@ impl BlobFile {
         let new = claim.is_some();
         if let Some(claim) = claim {
             let offset = inner.geometry.range(piece).start;
+            inner.prepare(&claim, inner.geometry.len(piece))?;
             claim
                 .data
                 .write_chunks(offset, proven.chunks())
@@ -91,6 +93,7 @@ impl BlobFile {
             let whole = inner.geometry.range(piece);
             let part = whole.start.max(offset)..whole.end.min(end);
             let bytes = &bytes[(part.start - offset) as usize..(part.end - offset) as usize];
+            inner.prepare(&claim, bytes.len() as u64)?;
             claim.data.write(part.start, bytes).map_err(inner.refused("write"))?;
             inner.state()?.staged.entry(piece).or_default().add(part);
         }
@@ -189,6 +192,16 @@ impl Inner {
                 }));
             }
             state = self.wait(state)?;
+        }
+    }
+
+    /// Reserves the blob's space if that is due; others are evicted for it if need be.
+    fn prepare(&self, claim: &Claim<'_>, len: u64) -> Result<(), StoreError> {
+        loop {
+            match claim.data.prepare(len).map_err(self.refused("reserve space for")) {
+                Err(StoreError::DiskFull { .. }) if self.shared.make_room(footprint(&self.slot.blob)) => {}
+                other => return other,
+            }
         }
     }
 

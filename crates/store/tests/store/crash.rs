@@ -1,6 +1,7 @@
 //! kill -9 in the middle: a child process writes, the parent kills it, and what is left must be right.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -65,8 +66,8 @@ fn start(dir: &Path, seed: u64) -> Child {
         .unwrap()
 }
 
-/// Lets the child report this many pieces, then kills it. Returns what it reported in all.
-fn run(dir: &Path, seed: u64, pieces: usize) -> Vec<u32> {
+/// Lets the child report this many pieces, then kills it. Returns what it reported in all, and whether it had not ended yet.
+fn run(dir: &Path, seed: u64, pieces: usize) -> (Vec<u32>, bool) {
     let mut child = start(dir, seed);
     let mut lines = BufReader::new(child.stdout.take().unwrap())
         .lines()
@@ -74,30 +75,26 @@ fn run(dir: &Path, seed: u64, pieces: usize) -> Vec<u32> {
     let mut number = || lines.find_map(|line| line.strip_prefix("stored ")?.parse().ok());
     let mut stored: Vec<u32> = std::iter::from_fn(&mut number).take(pieces).collect();
     child.kill().unwrap();
-    child.wait().unwrap();
+    let killed = child.wait().unwrap().signal().is_some();
     stored.extend(std::iter::from_fn(number));
-    stored
+    (stored, killed)
 }
 
 /// Some tens of kills, or two hundred with `tests/run --long`.
 #[test]
 fn a_killed_process_loses_nothing_that_it_reported() {
-    let kills = match std::env::var("PACKSWARM_TEST_LONG") {
-        Ok(long) if long == "1" => 200,
-        _ => 20,
-    };
+    let is_long = std::env::var("PACKSWARM_TEST_LONG").is_ok_and(|value| value == "1");
+    let kills = if is_long { 200 } else { 20 };
     let sample = sample();
     let mut rng = ChaCha8Rng::seed_from_u64(7);
-    let (mut killed, mut checked) = (0, 0);
-    for seed in 0.. {
-        if killed >= kills {
-            break;
-        }
+    let (mut seed, mut killed, mut checked) = (0, 0, 0);
+    while killed < kills {
         let dir = tempfile::tempdir().unwrap();
         let mut reported: Vec<u32> = Vec::new();
         for turn in 0.. {
-            reported.extend(run(dir.path(), seed * 100 + turn, rng.random_range(0..10)));
-            killed += 1;
+            let (stored, was_killed) = run(dir.path(), seed * 100 + turn, rng.random_range(0..10));
+            reported.extend(stored);
+            killed += usize::from(was_killed);
             let store = open(dir.path());
             let here = store
                 .get(&sample.blob.digest)
@@ -120,6 +117,7 @@ fn a_killed_process_loses_nothing_that_it_reported() {
             assert!(turn < 100, "gets nowhere");
             // A store opened and dropped here is one more unclean end.
         }
+        seed += 1;
     }
     println!("{killed} kills; {checked} pieces that a store called verified, of which were wrong: 0");
 }
