@@ -40,7 +40,7 @@ impl Opened {
     /// How many connections can read it at the same time.
     pub(crate) fn connections(&self, most: usize) -> usize {
         match self {
-            Self::Blob(reader) if reader.supports_ranges() => most.max(1),
+            Self::Blob(reader) if reader.supports_ranges() => most,
             Self::Blob(_) | Self::Manifest(_) => 1,
         }
     }
