@@ -215,13 +215,13 @@ fn a_cluster_lives_through_rounds_of_kills_and_loses_nothing() {
         let what = format!("{} with no more than it had in round {WARM}: {before:?}", node.name());
         // Connections and files that are no longer used go after a while.
         let mut after = Used::by(node);
-        wait::until_true(&what, SOON, || {
+        wait::until_ok(&what, SOON, || {
             after = Used::by(node);
-            println!("{}: {after:?}", node.name());
-            after.files <= before.files + 16
+            let is_right = after.files <= before.files + 16
                 && after.threads <= before.threads + 4
                 && after.tasks <= before.tasks + 16
-                && after.memory <= before.memory + 24 * MIB
+                && after.memory <= before.memory + 24 * MIB;
+            if is_right { Ok(()) } else { Err(format!("{after:?}")) }
         });
         println!(
             "{}: {before:?} after {WARM} rounds, {after:?} after {done}",
