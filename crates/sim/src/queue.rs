@@ -273,7 +273,7 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let (mut queue, mut sorted) = (Queue::default(), BTreeSet::new());
         let mut announced = 0;
-        let mut now = 0;
+        let mut now: Time = 0;
         for _ in 0..20_000 {
             if rng.random_bool(0.55) {
                 let at = (now + (1 << rng.random_range(0..32))).saturating_sub(100);
@@ -286,7 +286,10 @@ mod tests {
                 now = next.map_or(now, |(at, _)| at);
             }
         }
-        let rest: Vec<_> = sorted.into_iter().map(|(at, node)| (at, Event::Wake { node })).collect();
+        let rest: Vec<_> = sorted
+            .into_iter()
+            .map(|(at, node)| (at, Event::Wake { node }))
+            .collect();
         assert!(std::iter::from_fn(|| queue.pop()).eq(rest));
     }
 

@@ -67,8 +67,7 @@ impl Node {
             return;
         };
         if !std::mem::replace(&mut state.importing.active, true) {
-            state.mates.values_mut().for_each(|mate| mate.told = false);
-            self.tell_mates(digest, out);
+            self.tell_mates_again(digest, out);
         }
     }
 
@@ -78,7 +77,7 @@ impl Node {
             return;
         };
         for mate in state.mates.values_mut().filter(|mate| mate.wants && mate.told) {
-            mate.news.push(piece);
+            mate.news(piece);
         }
     }
 
@@ -91,6 +90,14 @@ impl Node {
             .unwrap_or_default();
         for mate in mates {
             self.tell(mate, digest, out);
+        }
+    }
+
+    /// Says it once more, as it is not as it was.
+    pub(super) fn tell_mates_again(&mut self, digest: Digest, out: &mut Vec<Output>) {
+        if let Some(state) = self.blobs.get_mut(&digest) {
+            state.mates.values_mut().for_each(|mate| mate.told = false);
+            self.tell_mates(digest, out);
         }
     }
 
@@ -123,6 +130,10 @@ impl Node {
                     });
                     return;
                 };
+                let was_plain = state
+                    .mates
+                    .get(&from)
+                    .is_some_and(|mate| !mate.spare && mate.field.is_some());
                 if state.size.is_some_and(|size| size != blob.size) || !state.set_field(from, bits) {
                     // It means another blob, or lies: either way there is nothing to exchange.
                     return;
@@ -131,6 +142,8 @@ impl Node {
                     state.media_type = media_type;
                 }
                 let mate = state.mate(from);
+                // A reader counts what others hold, and has not heard of what it held before.
+                mate.told &= !(was_plain && spare);
                 mate.wants = wants;
                 mate.spare = spare;
                 (mate.far, mate.imports) = (far, imports);
@@ -170,7 +183,8 @@ impl Node {
         }
     }
 
-    /// Sends the `Have`s that are due: at once to a neighbour that has heard nothing lately, else gathered.
+    /// Sends the `Have`s that are due: at once to a neighbour that has heard nothing lately, else gathered. Of a piece that it
+    /// has itself by then only a reader hears, who counts what others hold.
     pub(super) fn send_news(&mut self, now: Duration, out: &mut Vec<Output>) {
         let load = self.uploads.load();
         let mut left = Vec::new();
@@ -184,6 +198,10 @@ impl Node {
                 let due = mate.last_have + self.config.have_interval;
                 if mate.last_have != Duration::ZERO && now < due {
                     left.push((digest, due));
+                    continue;
+                }
+                mate.forget_stale_news();
+                if mate.news.is_empty() {
                     continue;
                 }
                 mate.last_have = now;

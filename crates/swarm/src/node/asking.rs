@@ -85,6 +85,12 @@ impl Node {
             return;
         }
         let len = pieces.geometry.piece_len();
+        let rooms = [false, true].map(|of_reader| Room { len, of_reader });
+        if rooms.iter().all(|room| !self.requests.has(*room, &self.config)) {
+            // As it is most of the time while pieces come in.
+            rooms.into_iter().for_each(|room| self.openings.await_room(room, rank));
+            return;
+        }
         let mut mates: Vec<(usize, u32, NodeId)> = Vec::new();
         for (node, mate) in state
             .mates

@@ -297,6 +297,25 @@ impl Mate {
         }
     }
 
+    /// It is to hear that we have a piece.
+    pub(super) fn news(&mut self, piece: PieceIndex) {
+        if self.cares(piece) {
+            self.news.push(piece);
+        }
+    }
+
+    /// Forgets pieces that it has got itself since.
+    pub(super) fn forget_stale_news(&mut self) {
+        let mut news = std::mem::take(&mut self.news);
+        news.retain(|piece| self.cares(*piece));
+        self.news = news;
+    }
+
+    /// Whether it helps it to know that we have a piece: it has not, or is a reader, who counts what others hold.
+    fn cares(&self, piece: PieceIndex) -> bool {
+        self.spare || !self.has(piece)
+    }
+
     pub(super) fn has(&self, piece: PieceIndex) -> bool {
         self.field.as_ref().is_some_and(|field| field.has(piece))
     }

@@ -63,8 +63,7 @@ impl Node {
         }
         state.origin = Some(Origin::new(now, lease));
         // Neighbours are to spare whoever reads.
-        state.mates.values_mut().for_each(|mate| mate.told = false);
-        self.tell_mates(digest, out);
+        self.tell_mates_again(digest, out);
     }
 
     /// The scheduler took the lease away.

@@ -64,8 +64,7 @@ impl Node {
         self.hungry.insert((!(urgent || was_urgent), digest));
         if first && state.pieces.is_some() {
             // Held in part from an earlier time: neighbours must hear that it is wanted now.
-            state.mates.values_mut().for_each(|mate| mate.told = false);
-            self.tell_mates(digest, out);
+            self.tell_mates_again(digest, out);
         }
         if let Some(size) = size {
             self.learn_size(digest, size, None, out);
@@ -162,6 +161,7 @@ impl Node {
         self.hungry.remove(&(false, digest));
         self.reporter.changed(digest);
         self.cancel_all(digest, out);
+        self.tell_mates_again(digest, out);
         if waited {
             out.push(Output::Complete { digest });
             out.push(Output::Provide { digest });
