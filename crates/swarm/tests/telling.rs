@@ -11,6 +11,9 @@ use wire::exchange::Message;
 const HOLDER: NodeId = NodeId::from_bytes([2; 32]);
 const OTHER: NodeId = NodeId::from_bytes([3; 32]);
 
+/// The bits of a `Holding`, and whether its sender wants more.
+type Said = (Option<Vec<u8>>, bool);
+
 /// A peer that wants a blob of two pieces, of which `HOLDER` has both and `OTHER` none.
 struct Stage {
     node: Node,
@@ -73,10 +76,10 @@ impl Stage {
         self.now += Duration::from_millis(50);
         self.node.handle(self.now, input, &mut out);
         for output in out {
-            match output {
-                Output::Fetch { id, .. } => self.asked.push(id),
-                Output::Send { to, message } => self.said.push((to, message)),
-                _ => {}
+            if let Output::Fetch { id, .. } = output {
+                self.asked.push(id);
+            } else if let Output::Send { to, message } = output {
+                self.said.push((to, message));
             }
         }
     }
@@ -88,7 +91,7 @@ impl Stage {
     }
 
     /// How many pieces the `Have`s to a neighbour were about, and what the `Holding`s said.
-    fn heard(&mut self, node: NodeId) -> (u32, Vec<(Option<Vec<u8>>, bool)>) {
+    fn heard(&mut self, node: NodeId) -> (u32, Vec<Said>) {
         let (mut pieces, mut holding) = (0, Vec::new());
         for (_, message) in self.said.extract_if(.., |(to, _)| *to == node) {
             match message {

@@ -5,14 +5,17 @@ use std::time::Duration;
 use piece::{Digest, NodeId, PieceIndex};
 use rand::Rng as _;
 
-use super::Node;
 use super::blob::Pieces;
 use super::event::{FetchId, Output};
 use super::openings::{Rank, Room, Slot};
 use super::picker::{self, Choice};
+use super::{Config, Node};
 
 /// Late requests in a row after which a neighbour gets one request at a time.
 const LATE_LIMIT: u32 = 2;
+
+/// Requests to one neighbour where there are enough of them for all: spread over many, they wait less at each.
+const FEW: usize = 2;
 
 /// Whether those who ask to be spared are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,21 +49,32 @@ impl Node {
             self.touch(digest);
         }
         for digest in &self.touched {
-            let ranks = [(false, *digest), (true, *digest)];
-            let wanted = ranks.into_iter().filter(|rank| self.hungry.contains(rank));
-            wanted.for_each(|rank| self.openings.changed(rank));
+            for can_wait in [false, true] {
+                if self.hungry.contains(&(can_wait, *digest)) {
+                    self.openings.changed(Rank::new(can_wait, *digest, &self.me.node));
+                }
+            }
         }
         while let Some(rank) = self.next_opening() {
-            if !self.hungry.contains(&rank) {
+            if !self.hungry.contains(&(rank.can_wait, rank.digest)) {
                 continue;
             }
             self.ask_mates(now, rank, Spared::Yes, out);
-            let idle = self.blobs.get(&rank.1).and_then(|state| state.pieces.as_ref());
-            if idle.is_some_and(|pieces| pieces.in_flight.is_empty()) {
+            if self.is_stuck(&rank.digest) {
                 // Whoever has the rest is out of reach, or has been left alone for a while: better from the reader than not.
                 self.ask_mates(now, rank, Spared::No, out);
             }
         }
+    }
+
+    /// Whether nothing of a blob is under way though there is room for it.
+    fn is_stuck(&self, digest: &Digest) -> bool {
+        let pieces = self.blobs.get(digest).and_then(|state| state.pieces.as_ref());
+        let idle = pieces.filter(|pieces| pieces.in_flight.is_empty());
+        idle.is_some_and(|pieces| {
+            let (len, of_reader) = (pieces.geometry.piece_len(), false);
+            self.requests.has(Room { len, of_reader }, &self.config)
+        })
     }
 
     fn next_opening(&mut self) -> Option<Rank> {
@@ -68,17 +82,16 @@ impl Node {
         self.openings.take(
             |room| requests.has(room, config),
             |node, slot| {
-                links.get(node).is_some_and(|link| match slot {
-                    Slot::Any => link.in_flight < window(link.late, config.in_flight_per_neighbour),
-                    Slot::Idle => link.in_flight == 0,
-                })
+                links
+                    .get(node)
+                    .is_some_and(|link| link.in_flight < window(link.late, slot, config))
             },
         )
     }
 
     /// Asks those who hold some of a blob for as much as may be under way.
     fn ask_mates(&mut self, now: Duration, rank: Rank, spared: Spared, out: &mut Vec<Output>) {
-        let digest = rank.1;
+        let digest = rank.digest;
         let Some(state) = self.blobs.get(&digest) else { return };
         let Some(pieces) = &state.pieces else { return };
         if pieces.have.is_full() || state.discarding {
@@ -118,7 +131,7 @@ impl Node {
 
     /// Asks one neighbour for one more piece, if it has room and a piece that we want.
     fn ask_one(&mut self, now: Duration, rank: Rank, node: NodeId, spared: Spared, out: &mut Vec<Output>) -> bool {
-        let digest = rank.1;
+        let digest = rank.digest;
         match self.pick(now, &digest, node, spared) {
             Pick::Piece(piece) => {
                 let missing = self.missing(&digest);
@@ -158,8 +171,13 @@ impl Node {
         if !self.requests.has(room, &self.config) {
             return Pick::NoRoom(room);
         }
-        if link.in_flight >= window(link.late, self.config.in_flight_per_neighbour) {
-            return Pick::NoSlot(Slot::Any);
+        let slot = if state.mates.len() < self.config.window_pieces {
+            Slot::Any
+        } else {
+            Slot::Few
+        };
+        if link.in_flight >= window(link.late, slot, &self.config) {
+            return Pick::NoSlot(slot);
         }
         let requests = &self.requests;
         let asked = |piece| pieces.in_flight.get(&piece).map_or(&[][..], Vec::as_slice);
@@ -237,9 +255,15 @@ impl Node {
     }
 }
 
-/// Requests under way to one neighbour at most.
-const fn window(late: u32, usual: usize) -> usize {
-    if late >= LATE_LIMIT { 1 } else { usual }
+/// Requests under way to one neighbour at most, for such a slot to be free.
+fn window(late: u32, slot: Slot, config: &Config) -> usize {
+    let usual = config.in_flight_per_neighbour;
+    match slot {
+        Slot::Idle => 1,
+        Slot::Any | Slot::Few if late >= LATE_LIMIT => 1,
+        Slot::Any => usual,
+        Slot::Few => usual.min(FEW),
+    }
 }
 
 #[cfg(test)]

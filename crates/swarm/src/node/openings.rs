@@ -11,8 +11,31 @@ use piece::{Digest, NodeId};
 
 use super::agenda::Agenda;
 
-/// The order in which blobs are gone through: those that a client waits for first.
-pub(super) type Rank = (bool, Digest);
+/// The order in which a node goes through blobs: those that a client waits for first, and then an order of its own. If all
+/// nodes had one order, all would want the same few pieces at a time, and have little to give one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    /// Whether no client waits.
+    pub(super) can_wait: bool,
+    place: u64,
+    pub(super) digest: Digest,
+}
+
+impl Rank {
+    pub(super) fn new(can_wait: bool, digest: Digest, me: &NodeId) -> Self {
+        let start = |bytes: &[u8; 32]| {
+            bytes
+                .iter()
+                .take(8)
+                .fold(0, |number, byte| number << 8 | u64::from(*byte))
+        };
+        Self {
+            can_wait,
+            place: start(digest.as_bytes()) ^ start(me.as_bytes()),
+            digest,
+        }
+    }
+}
 
 /// What part of the room among all that is under way is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,8 +51,14 @@ pub(super) struct Room {
 pub(super) enum Slot {
     /// One of its requests.
     Any,
+    /// One, and no more than it gets where there are many neighbours.
+    Few,
     /// All of them: the end game is for the idle.
     Idle,
+}
+
+impl Slot {
+    const ALL: [Self; 3] = [Self::Any, Self::Few, Self::Idle];
 }
 
 /// Blobs to go through, and what the others wait for. A blob that is no longer wanted is found out when its turn comes.
@@ -69,12 +98,12 @@ impl Openings {
 
     /// A neighbour has one request less to serve.
     pub(super) fn freed(&mut self, node: NodeId) {
-        self.freed.extend([(node, Slot::Any), (node, Slot::Idle)]);
+        self.freed.extend(Slot::ALL.map(|slot| (node, slot)));
     }
 
     /// A neighbour is gone: what waited for it has changed.
     pub(super) fn gone(&mut self, node: NodeId) {
-        for slot in [Slot::Any, Slot::Idle] {
+        for slot in Slot::ALL {
             self.freed.remove(&(node, slot));
             self.for_slot.remove(&(node, slot));
         }
@@ -153,7 +182,25 @@ mod tests {
     };
 
     fn rank(number: u8) -> Rank {
-        (false, Digest::from_bytes([number; 32]))
+        Rank::new(false, Digest::from_bytes([number; 32]), &NodeId::from_bytes([0; 32]))
+    }
+
+    #[test]
+    fn each_node_has_an_order_of_its_own_and_clients_come_first() {
+        let order = |me: u8| {
+            let ranks = [(true, 0), (false, 1), (false, 2), (false, 3)];
+            let rank = |(can_wait, number)| {
+                Rank::new(
+                    can_wait,
+                    Digest::from_bytes([number; 32]),
+                    &NodeId::from_bytes([me; 32]),
+                )
+            };
+            let mut ranks = ranks.map(rank);
+            ranks.sort_unstable();
+            ranks.map(|rank| rank.digest.as_bytes()[0])
+        };
+        assert_eq!((order(0), order(2)), ([1, 2, 3, 0], [2, 3, 1, 0]));
     }
 
     #[test]
