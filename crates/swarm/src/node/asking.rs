@@ -171,7 +171,7 @@ impl Node {
         if !self.requests.has(room, &self.config) {
             return Pick::NoRoom(room);
         }
-        let slot = if state.mates.len() < self.config.window_pieces {
+        let slot = if mate.far || mate.spare || state.mates.len() < self.config.window_pieces {
             Slot::Any
         } else {
             Slot::Few
