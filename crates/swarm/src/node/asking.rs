@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use piece::{Digest, NodeId, PieceIndex};
 use rand::Rng as _;
+use wire::control::Role;
 
 use super::blob::Pieces;
 use super::event::{FetchId, Output};
 use super::openings::{Rank, Room, Slot};
+use super::origin::Origin;
 use super::picker::{self, Choice};
 use super::{Config, Node};
 
@@ -95,6 +97,11 @@ impl Node {
         let Some(state) = self.blobs.get(&digest) else { return };
         let Some(pieces) = &state.pieces else { return };
         if pieces.have.is_full() || state.discarding {
+            return;
+        }
+        let is_reading = state.origin.as_ref().is_some_and(Origin::is_busy);
+        if is_reading && self.me.role == Role::Seed {
+            // What only the registry has comes first: what others hold would take a share of the downlink from it.
             return;
         }
         let len = pieces.geometry.piece_len();
@@ -274,7 +281,7 @@ mod tests {
     use rand::RngExt as _;
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::SeedableRng as _;
-    use wire::control::{Kind, Repository, Role, Source};
+    use wire::control::{Kind, Repository, Source};
     use wire::exchange::{Message, Refusal};
 
     const MATES: u8 = 6;

@@ -95,6 +95,11 @@ impl Origin {
         self.access.is_some()
     }
 
+    /// Whether any piece is awaited from the registry.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.reading.is_empty()
+    }
+
     pub(super) fn is_reading(&self, piece: PieceIndex) -> bool {
         self.reading.contains(&piece)
     }
